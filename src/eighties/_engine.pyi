@@ -1,0 +1,178 @@
+"""The typed face of the C engine; stubtest holds it true."""
+
+from asyncio import AbstractEventLoop, Future
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from typing import Any, final, overload
+
+VERSION: str
+BUILD: str
+POLLER: str
+CONNECTION_SIZE: int
+
+def live() -> dict[str, int]:
+    """Counters of what the engine has allocated in this process: connections, buffers, engines.
+
+    All are zero once every engine is closed; tests assert it.
+    """
+
+def parse_query(text: str | bytes) -> MultiDict:
+    """Decode `a=1&b=2` as HTML forms encode it (WHATWG URL §5.1). Never raises on bad input."""
+
+@final
+class MultiDict:
+    """An immutable mapping of text to text in which a name may stand several times.
+
+    `[]` and `get` give the first value, `getall` every one, `pairs` all in order. With
+    `ignore_case` (headers) names are kept and looked up in lower case.
+    """
+
+    def __new__(cls, pairs: Iterable[tuple[str, Any]] = (), ignore_case: bool = False) -> MultiDict: ...
+    def __getitem__(self, name: str, /) -> Any: ...
+    def __contains__(self, name: object, /) -> bool: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[str]: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    @overload
+    def get(self, name: str, /) -> Any: ...
+    @overload
+    def get(self, name: str, default: Any, /) -> Any: ...
+    def getall(self, name: str, /) -> list[Any]: ...
+    def keys(self) -> list[str]: ...
+    def values(self) -> list[Any]: ...
+    def items(self) -> list[tuple[str, Any]]: ...
+    def pairs(self) -> list[tuple[str, Any]]: ...
+
+@final
+class FileRegion:
+    """Part of an open file as a response body. Owns the descriptor and closes it when freed."""
+
+    def __new__(cls, fd: int, offset: int, length: int) -> FileRegion: ...
+    length: int
+
+class Request:
+    """What a handler gets. Every attribute is made when first asked for."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+    @property
+    def query_string(self) -> str: ...
+    @property
+    def query(self) -> MultiDict: ...
+    @property
+    def headers(self) -> MultiDict: ...
+    @property
+    def params(self) -> dict[str, Any]: ...
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def peername(self) -> tuple[str, int] | str: ...
+    @property
+    def http_version(self) -> str: ...
+    @property
+    def scheme(self) -> str: ...
+    @property
+    def worker(self) -> int: ...
+    @property
+    def handler_name(self) -> str: ...
+    @property
+    def connected(self) -> bool: ...
+    def read_chunk(self) -> bytes | None:
+        """Next piece of a streamed body, `b""` after the last, None when `chunk_ready` must be awaited first.
+
+        Raises ConnectionError when the body can no longer arrive whole.
+        """
+    def chunk_ready(self) -> Future[None]: ...
+    def send_chunk(self, response: Response, chunk: bytes, /) -> bool:
+        """Queue a piece of a streamed answer, its head first. False: await `send_ready` before the next.
+
+        Raises ConnectionError when the client is gone, ValueError when a declared length is exceeded.
+        """
+    def send_ready(self) -> Future[None]: ...
+
+class Response:
+    """Status, header fields and body, as the engine serialises them."""
+
+    status: int
+    fields: list[tuple[str, str]]
+    content_type: str | None
+    body: Any
+    def __init__(
+        self,
+        body: Any = None,
+        status: int = 200,
+        fields: list[tuple[str, str]] | None = None,
+        content_type: str | None = None,
+    ) -> None: ...
+
+@final
+class Route:
+    """One handler under one pattern and method. Pattern: `/a/{name}/{id:int}/{rest:path}`.
+
+    `status` is what a plain answer of the handler starts from (404 for an error handler).
+    """
+
+    def __new__(
+        cls,
+        pattern: str,
+        method: str,
+        handler: Callable[..., Any],
+        *,
+        name: str,
+        stream: bool = False,
+        status: int = 200,
+    ) -> Route: ...
+    pattern: str
+    method: str
+    handler: Callable[..., Any]
+    name: str
+    stream: bool
+    status: int
+
+@final
+class Engine:
+    """The server: one pollable descriptor on an asyncio loop. See engine/engine.h, the manual."""
+
+    def __new__(
+        cls,
+        loop: AbstractEventLoop,
+        limits: Mapping[str, int],
+        *,
+        request_type: type[Request],
+        respond: Callable[[Request, object], object],
+        failed: Callable[[Request, BaseException], object],
+        pump: Callable[[Request, Response], Coroutine[Any, Any, None]],
+        settle: Callable[[Any], Coroutine[Any, Any, Any]],
+        log: Callable[[str, str], object],
+        server_header: str | None = "80s",
+        worker: int = 0,
+        accept_batch: int = 1,
+        scoreboard: Any = None,
+    ) -> Engine:
+        """
+        `respond(request, value)` turns any handler value but str, bytes, None, Response and async generators into
+        a Response, or raises TypeError. `failed(request, exception)` makes the answer to an exception. `pump` sends a
+        streamed body. `settle` wraps an awaitable that is no coroutine. `log(level, message)`: level as in logging.
+        `scoreboard`: a writable buffer of 64 bytes, eight counters (SCOREBOARD names them).
+        """
+    def fileno(self) -> int: ...
+    def poll(self) -> None: ...
+    def set_routes(self, routes: Sequence[Route], fallbacks: Mapping[int, Route] = ..., /) -> None:
+        """Replace the route table: one pointer is swapped. `fallbacks` handle 404 and 405 where given."""
+    def listen(self, fd: int, /) -> None:
+        """Accept from a bound, listening socket. The engine duplicates the descriptor."""
+    def drain(self) -> None:
+        """Accept what is queued, close the listeners and idle connections; answer the rest with `Connection: close`."""
+    def close(self) -> None:
+        """Close everything at once; handlers' tasks are cancelled."""
+    @property
+    def connections(self) -> int: ...
+    @property
+    def tasks(self) -> int: ...
+    def stats(self) -> dict[str, int]: ...
+
+SCOREBOARD: tuple[str, ...]
+LIMITS: tuple[str, ...]

@@ -1,0 +1,276 @@
+/* connection.c - a connection's life: states, references, deadlines, closing. Contract: engine.h. */
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine.h"
+
+/* What the timer of a connection is set for. Each has its limit; see deadline_of and conn_due. */
+enum { WAIT_NONE, WAIT_REQUEST, WAIT_HEAD, WAIT_BODY, WAIT_HANDLER, WAIT_WRITE, WAIT_LINGER };
+
+/* ---- states ---- */
+
+static const char *const in_names[IN_STATES] = {"head", "body", "done", "linger", "closed"};
+static const char *const out_names[OUT_STATES] = {"idle", "owed", "body"};
+
+#define TO(state) (1u << (state))
+static const unsigned in_legal[IN_STATES] = {
+    [IN_HEAD] = TO(IN_BODY) | TO(IN_DONE) | TO(IN_LINGER) | TO(IN_CLOSED),
+    [IN_BODY] = TO(IN_HEAD) | TO(IN_DONE) | TO(IN_LINGER) | TO(IN_CLOSED),
+    [IN_DONE] = TO(IN_HEAD) | TO(IN_LINGER) | TO(IN_CLOSED),
+    [IN_LINGER] = TO(IN_CLOSED),
+};
+static const unsigned out_legal[OUT_STATES] = {
+    [OUT_IDLE] = TO(OUT_OWED),
+    [OUT_OWED] = TO(OUT_BODY),
+    [OUT_BODY] = TO(OUT_IDLE),
+};
+
+/* A change that the table does not know is a mistake of ours: say which, and give the connection up, not the worker. */
+static void illegal(conn *c, const char *side, const char *from, const char *to) {
+  char message[96];
+  snprintf(message, sizeof message, "engine: illegal change of a connection's %s from %s to %s", side, from, to);
+  c->server->up->log(c->server, true, message);
+#ifdef EIGHTIES_CHECK
+  abort();
+#endif
+  c->broken = true;
+  conn_enqueue(c);
+}
+
+void conn_set_in(conn *c, in_state state) {
+  if (!(in_legal[c->in] & TO(state))) illegal(c, "input", in_names[c->in], in_names[state]);
+  c->in = (uint8_t)state;
+}
+
+void conn_set_out(conn *c, out_state state) {
+  if (!(out_legal[c->out] & TO(state))) illegal(c, "output", out_names[c->out], out_names[state]);
+  c->out = (uint8_t)state;
+}
+
+void conn_check(const conn *c) {
+#ifdef EIGHTIES_CHECK
+  size_t bytes = 0;
+  for (const chunk *k = c->output.first; k; k = k->next) bytes += k->end - k->start;
+  assert(bytes == c->output.bytes);
+  assert((c->output.first == NULL) == (c->output.last == NULL));
+  assert((c->input.at == NULL) == (c->input.len == 0));
+  if (c->in == IN_CLOSED) {
+    assert(c->fd < 0 && !c->exchange && !c->timer.next && !c->output.first && !c->input.at && !c->body.at);
+    return;
+  }
+  assert(c->refs > 0 && c->fd >= 0);
+  assert(!c->exchange || c->out != OUT_IDLE);
+  assert(c->in != IN_HEAD || c->out == OUT_IDLE);
+  assert(c->in != IN_LINGER || (c->out == OUT_IDLE && c->closing));
+  assert(c->timer.next || c->fresh || c->wait == WAIT_NONE || c->feeding || c->server->polling);
+#else
+  (void)c;
+#endif
+}
+
+/* ---- life ---- */
+
+static void copy_peer(conn *c, const struct sockaddr *peer) {
+  c->peer.family = peer->sa_family;
+  if (peer->sa_family == AF_INET) {
+    const struct sockaddr_in *in = (const struct sockaddr_in *)peer;
+    c->peer.port = in->sin_port;
+    memcpy(c->peer.ip, &in->sin_addr, sizeof in->sin_addr);
+  } else if (peer->sa_family == AF_INET6) {
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)peer;
+    c->peer.port = in6->sin6_port;
+    memcpy(c->peer.ip, &in6->sin6_addr, sizeof in6->sin6_addr);
+  }
+}
+
+conn *conn_new(server *s, int fd, const struct sockaddr *peer) {
+  conn *c = calloc(1, sizeof *c);
+  if (!c) return NULL;
+  c->watch = WATCH_CONN;
+  c->fd = fd;
+  c->server = s;
+  c->io = &transport_plain;
+  c->refs = 1;
+  c->writable = c->fresh = true;
+  copy_peer(c, peer);
+  if (!poller_add(s->poller, fd, c)) {
+    free(c);
+    return NULL;
+  }
+  c->next = s->conns;
+  if (s->conns) s->conns->prev = c;
+  s->conns = c;
+  s->n_conns++;
+  s->conns_alive++;
+  s->counters[COUNT_CONNECTIONS]++;
+  conn_arm(c);
+  return c;
+}
+
+void conn_ref(conn *c) { c->refs++; }
+
+void conn_unref(conn *c) {
+  if (--c->refs) return;
+  c->server->conns_alive--;
+  free(c);
+}
+
+static void unlink_conn(conn *c) {
+  server *s = c->server;
+  if (c->prev) c->prev->next = c->next;
+  else s->conns = c->next;
+  if (c->next) c->next->prev = c->prev;
+  c->prev = c->next = NULL;
+  s->n_conns--;
+  s->n_refused -= c->over_limit;
+  s->counters[COUNT_CONNECTIONS]--;
+}
+
+void conn_close(conn *c) {
+  server *s = c->server;
+  if (c->in == IN_CLOSED) return;
+  conn_ref(c);
+  conn_set_in(c, IN_CLOSED);
+  poller_del(s->poller, c->fd);
+  close(c->fd);
+  c->fd = -1;
+  unlink_conn(c);
+  wheel_stop(&s->wheel, &c->timer);
+  if (c->exchange) s->up->abandon(c);
+  c->exchange = NULL;
+  queue_clear(&c->output, &s->pool);
+  bytes_clear(&c->input);
+  bytes_clear(&c->body);
+  server_conn_gone(s);
+  c->refs--; /* the open connection's own reference; ours goes last */
+  conn_unref(c);
+}
+
+void conn_enqueue(conn *c) {
+  server *s = c->server;
+  if (c->ready || c->in == IN_CLOSED) return;
+  c->ready = true;
+  conn_ref(c);
+  c->ready_next = NULL;
+  if (s->ready_last) s->ready_last->ready_next = c;
+  else s->ready = c;
+  s->ready_last = c;
+}
+
+void conn_kick(conn *c) {
+  conn_enqueue(c);
+  if (!c->server->polling) server_run_ready(c->server);
+}
+
+bool conn_idle(const conn *c) { return c->in == IN_HEAD && !c->input.len && !c->output.first; }
+
+void conn_drain(conn *c) {
+  if (!conn_idle(c)) return;
+  c->readable = true; /* a request may be on its way up: look once more before closing */
+  conn_enqueue(c);
+}
+
+/* ---- deadlines ---- */
+
+static uint8_t waiting_for(const conn *c) {
+  if (c->output.first && !c->writable) return WAIT_WRITE;
+  if (c->in == IN_LINGER) return WAIT_LINGER;
+  if (c->in == IN_BODY && !c->paused) return WAIT_BODY;
+  if (c->out == OUT_OWED) return WAIT_HANDLER;
+  if (c->out == OUT_BODY) return WAIT_NONE; /* streaming, and the client has it all: no limit */
+  return c->input.len ? WAIT_HEAD : WAIT_REQUEST;
+}
+
+/* The earlier of: a silence of `timeout`; less than min_rate once `timeout` has passed. */
+static uint32_t rate_deadline(const conn *c, uint32_t timeout) {
+  const limits *l = &c->server->limits;
+  uint64_t slow = (uint64_t)c->since + timeout + (l->min_rate ? c->moved / l->min_rate : UINT32_MAX);
+  uint64_t silent = (uint64_t)c->progress + timeout;
+  return (uint32_t)(slow < silent ? slow : silent);
+}
+
+/* The second at which the wait ends, or 0 for never. */
+static uint32_t deadline_of(const conn *c) {
+  const limits *l = &c->server->limits;
+  switch (c->wait) {
+  case WAIT_REQUEST: {
+    uint32_t timeout = c->server->draining ? LINGER_SECONDS : c->fresh ? l->header_timeout : l->keep_alive_timeout;
+    return timeout ? c->since + timeout : 0;
+  }
+  case WAIT_HEAD: return l->header_timeout ? c->since + l->header_timeout : 0;
+  case WAIT_BODY: return l->body_timeout ? rate_deadline(c, l->body_timeout) : 0;
+  case WAIT_HANDLER: return l->handler_timeout ? c->since + l->handler_timeout : 0;
+  case WAIT_WRITE: return l->write_timeout ? rate_deadline(c, l->write_timeout) : 0;
+  case WAIT_LINGER: return c->since + LINGER_SECONDS;
+  default: return 0;
+  }
+}
+
+void conn_arm(conn *c) {
+  server *s = c->server;
+  uint8_t wait = waiting_for(c);
+  if (wait != c->wait) {
+    c->wait = wait;
+    c->since = c->progress = s->wheel.now;
+    c->moved = 0;
+  }
+  uint32_t deadline = deadline_of(c);
+  if (deadline) wheel_set(&s->wheel, &c->timer, deadline);
+  else wheel_stop(&s->wheel, &c->timer);
+}
+
+void conn_due(timer *t) {
+  conn *c = (conn *)((char *)t - offsetof(conn, timer));
+  server *s = c->server;
+  uint32_t deadline = deadline_of(c);
+  if (deadline > s->wheel.now) {
+    wheel_set(&s->wheel, t, deadline);
+    return;
+  }
+  conn_ref(c);
+  if (c->wait != WAIT_REQUEST && c->wait != WAIT_LINGER) s->counters[COUNT_TIMEOUTS]++;
+  switch (c->wait) {
+  case WAIT_HEAD: conn_refuse(c, 408, "the header section took longer than header_timeout"); break;
+  case WAIT_BODY: conn_refuse(c, 408, "the body came slower than body_timeout and min_rate allow"); break;
+  case WAIT_HANDLER:
+    if (c->exchange) s->up->timed_out(c);
+    c->exchange = NULL;
+    conn_refuse(c, 503, "the handler took longer than handler_timeout");
+    break;
+  default: conn_close(c); break; /* idle, lingering, or not reading: nothing can be said */
+  }
+  if (c->in != IN_CLOSED) conn_kick(c);
+  conn_unref(c);
+}
+
+/* ---- refusing ---- */
+
+void conn_refuse(conn *c, int status, const char *reason) {
+  server *s = c->server;
+  if (c->in == IN_CLOSED || c->in == IN_LINGER) return;
+  conn_ref(c);
+  if (c->exchange) s->up->abandon(c);
+  c->exchange = NULL;
+  s->counters[COUNT_ERRORS]++;
+  if (c->in == IN_CLOSED || c->out == OUT_BODY) { /* an answer has begun: cutting it short is all that can be said */
+    conn_close(c);
+  } else {
+    char text[160];
+    snprintf(text, sizeof text, "%d %s: %s\n", status, answer_phrase(status), reason);
+    if (c->out == OUT_IDLE) conn_set_out(c, OUT_OWED);
+    c->keep_alive = false;
+    if (c->in == IN_HEAD) c->is_head = c->http10 = false;
+    c->closing = c->linger = true;
+    if (answer_text(c, status, text, "")) conn_set_out(c, OUT_IDLE);
+    else conn_close(c);
+    if (c->in != IN_CLOSED) conn_set_in(c, IN_LINGER);
+    bytes_clear(&c->body);
+    bytes_clear(&c->input);
+    c->hungry = false;
+    c->taken = 0;
+  }
+  conn_unref(c);
+}

@@ -1,0 +1,361 @@
+/* engine.h - the one header of the engine's lower half, and its manual.
+ *
+ * The engine is a server in one descriptor. A `server` owns a poller (an epoll or kqueue set) which holds listeners,
+ * connections and a one-second tick; the set's own descriptor is what the asyncio loop watches. When it is readable the
+ * loop calls `server_poll`, which never blocks and works for POLL_BUDGET_NS at most.
+ *
+ * A request's way:  poller_wait -> conn_run (recv) -> http1_read_head -> router_find -> up->begin, up->run (the handler)
+ *                   -> answer_head (serialise) -> conn_end_answer -> conn_flush (send)
+ *
+ * Who owns what. The server owns its connections; a connection owns its descriptor, its input and its output queue. The
+ * layer above (`upcalls`, filled in by the Python half) owns an `exchange` object for each request and links it to the
+ * connection: `conn->exchange` is set by up->begin and cleared by conn_end_answer or by up->abandon, whichever comes
+ * first. After that neither knows the other.
+ *
+ * Lifetime. Whoever calls out while it holds a `conn *` takes a reference; closing is a state, the memory goes with the
+ * last reference. An upcall may do anything: close this connection or another, stop the server, answer any request.
+ *
+ * This half never includes Python.h, has no mutable globals, and one server is used by one thread only.
+ */
+#ifndef EIGHTIES_ENGINE_H
+#define EIGHTIES_ENGINE_H
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "http1.h"
+
+/* ---- constants: each a limit or a budget with its reason ---- */
+
+#define POLL_EVENTS 256                 /* events fetched by one wait: 4 kB of stack */
+#define POLL_BUDGET_NS 2000000          /* longest stay in server_poll, so that tasks on the loop wait a few ms at most */
+#define POLL_ROUNDS 8                   /* waits in one server_poll: new events need no turn of the outer loop */
+#define BUDGET_STRIDE 8                 /* units of work between two looks at the clock */
+#define SCRATCH_BYTES 65536             /* one recv; also what a pipelining client can have read ahead of its answers */
+#define CHUNK_BYTES 16384               /* a pooled output buffer */
+#define CHUNK_POOL 64                   /* free output buffers that are kept: 1 MB */
+#define COPY_BYTES 8192                 /* longer bodies are sent from where they are, not copied to a buffer */
+#define IOV_MAX_SEND 64                 /* pieces in one send */
+#define WHEEL_SLOTS 128                 /* seconds; deadlines further away go round again */
+#define LINGER_SECONDS 2                /* how long an ended connection may still talk before it is closed... */
+#define LINGER_BYTES (256 * 1024)       /* ...and how much; then a reset is what it gets */
+#define DISCARD_BYTES (256 * 1024)      /* unread rest of a body that is read away to keep the connection */
+#define REFUSED_CONNECTIONS 256         /* connections over the limit that are told so with a 503 */
+#define DRAIN_ACCEPTS 4096              /* queued connections that are still accepted when the server stops */
+#define PROBE_IDLE_SECONDS 1            /* keep-alive probes to a client that closed its sending side: see conn_probe */
+#define PROBE_COUNT 2
+#define STREAM_IN_BYTES (64 * 1024)     /* streamed request body held for a handler before the socket is left unread */
+#define MAX_PARAMS 16                   /* parameters in one route pattern */
+
+typedef struct {
+  http1_limits http;
+  uint64_t max_body;
+  uint32_t header_timeout, body_timeout, keep_alive_timeout, handler_timeout, write_timeout; /* seconds */
+  uint32_t min_rate;                                                                         /* bytes a second */
+  uint32_t max_connections;
+  uint32_t max_buffered;
+} limits;
+
+/* ---- buffer.c: memory for input and output ---- */
+
+typedef enum { CHUNK_OWN, CHUNK_REF, CHUNK_FILE } chunk_kind;
+
+/* A piece of output. OWN: bytes in the chunk itself. REF: bytes elsewhere, kept alive by `owner`. FILE: part of a file. */
+typedef struct chunk chunk;
+struct chunk {
+  chunk *next;
+  chunk_kind kind;
+  int fd;
+  size_t start, end, room; /* OWN and REF: bytes [start, end) of `bytes`; FILE: offsets in the file */
+  const char *bytes;
+  void *owner;
+  char own[];
+};
+
+typedef struct {
+  chunk *free;
+  unsigned n_free;
+  unsigned live;               /* chunks in use, for leak checks */
+  void (*release)(void *owner); /* gives up a REF's or FILE's owner */
+} pool;
+
+typedef struct {
+  chunk *first, *last;
+  size_t bytes;
+} queue;
+
+/* A growing array of bytes; memory only while there is something in it. */
+typedef struct {
+  char *at;
+  uint32_t len, room;
+} bytes;
+
+/* Room for `n` contiguous bytes at the end of the queue, or NULL without memory; queue_commit says how many were used. */
+char *queue_reserve(queue *q, pool *p, size_t n);
+void queue_commit(queue *q, size_t n);
+bool queue_write(queue *q, pool *p, const char *at, size_t len);
+/* `owner` is given up when the bytes are sent, or at once where this fails. */
+bool queue_ref(queue *q, pool *p, const char *at, size_t len, void *owner);
+bool queue_file(queue *q, pool *p, int fd, size_t offset, size_t len, void *owner);
+int queue_iov(const queue *q, struct iovec *iov, int max); /* stops before a file */
+void queue_sent(queue *q, pool *p, size_t n);
+void queue_clear(queue *q, pool *p);
+void pool_clear(pool *p);
+
+bool bytes_append(bytes *b, const char *at, size_t len);
+void bytes_drop(bytes *b, size_t n); /* from the front */
+void bytes_clear(bytes *b);
+
+/* ---- timer.c: one wheel, ticking once a second ---- */
+
+typedef struct timer timer;
+struct timer {
+  timer *prev, *next;
+  uint32_t slot_time; /* the second in whose slot it stands */
+  uint32_t deadline;  /* the second at which it is due; may be later: it is moved then, so a renewal is one store */
+};
+
+typedef struct {
+  timer slots[WHEEL_SLOTS];
+  uint32_t now;
+  unsigned live;
+} wheel;
+
+void wheel_init(wheel *w, uint32_t now);
+void wheel_set(wheel *w, timer *t, uint32_t deadline);
+void wheel_stop(wheel *w, timer *t);
+/* Advance to `now`; call `due` for each timer whose deadline has come (it is stopped first). */
+void wheel_advance(wheel *w, uint32_t now, void (*due)(timer *t));
+
+/* ---- poller_epoll.c, poller_kqueue.c ---- */
+
+typedef struct {
+  void *data; /* as given to poller_add; NULL: the tick */
+  bool readable, writable, hung_up, broken; /* hung_up: the peer has ended its sending side */
+} poller_event;
+
+typedef struct poller poller;
+extern const char *const poller_name;
+poller *poller_new(void);
+void poller_free(poller *p);
+int poller_fd(const poller *p);
+bool poller_add(poller *p, int fd, void *data);        /* reading and writing, each change told once */
+bool poller_add_listener(poller *p, int fd, void *data); /* reading, told for as long as it is so */
+void poller_del(poller *p, int fd);
+bool poller_tick(poller *p, bool on); /* once a second */
+int poller_wait(poller *p, poller_event *events, int max); /* never blocks */
+
+/* ---- router.c ---- */
+
+typedef struct router router;
+typedef enum { PARAM_TEXT, PARAM_INT, PARAM_PATH } param_kind;
+
+typedef struct {
+  void *route;      /* as given to router_add; NULL when the path or the method is not known */
+  unsigned allowed; /* bit per http1_method: methods of this path; 0 when the path is unknown */
+  int n_params;
+  span params[MAX_PARAMS]; /* raw, to be percent-decoded */
+} router_match;
+
+router *router_new(void);
+void router_free(router *r);
+/* Returns NULL, or why the pattern cannot be taken. */
+const char *router_add(router *r, const char *pattern, http1_method method, void *route);
+/* HEAD falls back to GET. */
+void router_find(const router *r, span path, http1_method method, router_match *match);
+
+/* ---- connection.c, input.c, output.c ---- */
+
+typedef struct server server;
+typedef struct conn conn;
+
+/* What the layer above does. An exchange is one request and its answer. */
+typedef struct {
+  /* A head is complete and has a route. Make the exchange (conn->exchange). False: no memory. `stream`: what follows of
+   * the body comes by `chunk`; the handler runs at once. */
+  bool (*begin)(conn *c, const http1_head *head, const router_match *match, bool *stream);
+  /* The bytes of the head go away: copy what is needed. False: no memory. */
+  bool (*keep)(conn *c);
+  /* Run the handler. `body` is valid during the call. Where `taken` is given the body is malloc'ed and may be kept. */
+  void (*run)(conn *c, span body, bool *taken);
+  void (*chunk)(conn *c, span data); /* a piece of a streamed body */
+  void (*body_end)(conn *c);         /* a streamed body is complete */
+  void (*abandon)(conn *c);          /* the connection is gone or was refused: cancel the handler */
+  void (*timed_out)(conn *c);        /* as abandon, and tell the log */
+  void (*send_ready)(conn *c);       /* the output fell below half of max_buffered */
+  void *(*fallback)(server *s, int status); /* the route that answers 404 or 405, or NULL for the built-in answer */
+  void (*wake)(server *s); /* call server_poll again soon: there is work that no event will tell of */
+  void (*log)(server *s, bool error, const char *message);
+} upcalls;
+
+typedef struct {
+  ssize_t (*recv)(conn *c, char *at, size_t len);
+  ssize_t (*send)(conn *c, const struct iovec *iov, int n);
+  ssize_t (*sendfile)(conn *c, int fd, size_t offset, size_t len);
+  void (*shutdown)(conn *c); /* end the sending side */
+} transport; /* plain sockets now; TLS is another one of these */
+extern const transport transport_plain;
+
+/* The two sides of a connection, as states of h11's kind. Legal changes stand in one table in connection.c. */
+typedef enum { IN_HEAD, IN_BODY, IN_DONE, IN_LINGER, IN_CLOSED, IN_STATES } in_state;
+typedef enum { OUT_IDLE, OUT_OWED, OUT_BODY, OUT_STATES } out_state;
+/* What becomes of a request body. */
+typedef enum { SINK_BUFFER, SINK_STREAM, SINK_DISCARD } sink;
+
+typedef struct {
+  sa_family_t family; /* AF_INET, AF_INET6, AF_UNIX */
+  in_port_t port;
+  uint8_t ip[16];
+} address;
+
+typedef enum { WATCH_LISTENER, WATCH_CONN } watch_kind;
+
+struct conn {
+  watch_kind watch; /* first: the poller's data points here */
+  int fd;
+  server *server;
+  const transport *io;
+  conn *prev, *next;   /* all connections */
+  conn *ready_next;    /* those with something to do */
+  timer timer;
+  uint32_t refs;
+  uint32_t since;      /* second in which the present wait began: see conn_deadline */
+  uint32_t progress;   /* second of the last byte in or out within it */
+  uint64_t moved;      /* bytes within it, for min_rate */
+  uint8_t in, out, sink;
+  uint8_t wait;        /* what `since` counts: enum in connection.c */
+  bool readable : 1, writable : 1, eof : 1, hung_up : 1, broken : 1, ready : 1, feeding : 1;
+  bool hungry : 1;     /* what is in `input` is no whole head yet */
+  bool fresh : 1;      /* no request yet */
+  bool asked_close : 1, was_shut : 1;
+  bool keep_alive : 1; /* after this answer */
+  bool closing : 1;    /* close when the output is sent */
+  bool linger : 1;     /* ...but let the client finish talking first */
+  bool probing : 1, http10 : 1, is_head : 1, chunked_in : 1, chunked_out : 1, paused : 1, wants_send : 1, over_limit : 1;
+  bool expect : 1;     /* a 100 (Continue) is owed when the body is wanted */
+  bool counted : 1;    /* out_left counts a declared length */
+  uint16_t refusal;    /* status to answer with when a discarded body is complete, or 0 */
+  uint16_t allowed;    /* methods for the Allow field of a 405 */
+  http1_scan scan;
+  bytes input;         /* unread bytes of a head, or of pipelined requests */
+  bytes body;
+  union {
+    uint64_t left;
+    http1_chunked chunked;
+  } framing;
+  uint64_t taken;      /* bytes of this body, or bytes read while lingering */
+  queue output;
+  uint64_t out_left;
+  void *exchange;
+  address peer;
+};
+
+/* connection.c: life, states, deadlines */
+conn *conn_new(server *s, int fd, const struct sockaddr *peer); /* NULL: no memory; the descriptor is still the caller's */
+void conn_ref(conn *c);
+void conn_unref(conn *c);
+void conn_close(conn *c); /* at once */
+void conn_set_in(conn *c, in_state state);
+void conn_set_out(conn *c, out_state state);
+void conn_check(const conn *c); /* asserts the invariants in builds with EIGHTIES_CHECK */
+bool conn_idle(const conn *c);
+void conn_arm(conn *c);     /* set the timer to what is waited for */
+void conn_due(timer *t);    /* a deadline has come */
+void conn_enqueue(conn *c); /* onto the server's ready list */
+void conn_kick(conn *c);    /* conn_run now, or soon where the server is at work */
+void conn_drain(conn *c);   /* the server stops */
+void conn_refuse(conn *c, int status, const char *reason); /* answer an error, then end the connection */
+/* input.c: bytes to requests */
+void conn_run(conn *c); /* do what can be done now: send, receive, feed */
+/* output.c: answers to bytes */
+/* For the layer above. Answer: answer_head, conn_write..., conn_end_answer. */
+bool conn_write(conn *c, const char *at, size_t len);
+bool conn_write_ref(conn *c, const char *at, size_t len, void *owner);
+bool conn_write_file(conn *c, int fd, size_t offset, size_t len, void *owner);
+/* A piece of a streamed answer, framed where needed; `owner` keeps the bytes and is given up. */
+bool conn_write_chunk(conn *c, const char *at, size_t len, void *owner);
+bool conn_send_ready(const conn *c);                        /* whether more output is welcome */
+void conn_end_answer(conn *c);                              /* the answer is complete */
+void conn_abort(conn *c);                                   /* the answer cannot be completed: cut the connection */
+void conn_continue(conn *c);                                /* a stream wants its body: send 100 where expected */
+void conn_resume_body(conn *c, bool paused);                /* back-pressure of a streamed body */
+void conn_flush(conn *c);                                   /* send what the kernel takes */
+
+/* ---- answer.c: status lines, dates, heads, error answers ---- */
+
+typedef struct {
+  int status;
+  span content_type; /* empty: none */
+  int64_t length;    /* -1: unknown, the body is streamed */
+  span extra;        /* further field lines, each with CRLF, checked by the caller */
+  bool has_date, has_server, close; /* the extra lines hold these / ask for the end of the connection */
+} answer;
+
+const char *answer_phrase(int status);
+/* Put the head of the answer in the queue and set how the body is framed. False: no memory. */
+bool answer_head(conn *c, const answer *a);
+/* A whole answer with a short text. False: no memory. */
+bool answer_text(conn *c, int status, const char *text, const char *extra);
+/* The 405 or OPTIONS answer's Allow line for a set of methods; returns its length. */
+size_t answer_allow(char *out, unsigned allowed);
+#define ALLOW_BYTES 80
+void answer_touch_date(server *s, int64_t now); /* seconds since 1970 */
+
+/* ---- server.c ---- */
+
+enum { COUNT_ACCEPTED, COUNT_CONNECTIONS, COUNT_REQUESTS, COUNT_ERRORS, COUNT_BYTES_IN, COUNT_BYTES_OUT, COUNT_TIMEOUTS, COUNT_STARTED, COUNTERS };
+
+typedef struct listener listener;
+struct listener {
+  watch_kind watch;
+  int fd;
+  listener *next;
+  bool watched;
+};
+
+#define PREFACE_BYTES 160
+
+struct server {
+  limits limits;
+  const upcalls *up;
+  void *owner; /* of the layer above */
+  poller *poller;
+  listener *listeners;
+  const router *router;
+  conn *conns;            /* all */
+  conn *ready, *ready_last; /* to be run */
+  unsigned n_conns, n_refused;
+  unsigned conns_alive;   /* with those that are closed but still referenced; for leak checks */
+  int accept_batch;
+  bool polling, draining, accept_paused, ticking;
+  uint64_t budget_end;    /* monotonic ns */
+  unsigned work;          /* units since the last look at the clock */
+  wheel wheel;
+  pool pool;
+  int64_t date;           /* second of the cached preface */
+  char server_name[32];   /* without CR and LF; empty: no Server field */
+  char preface[PREFACE_BYTES]; /* "Server: ...CRLF Date: ...CRLF" */
+  size_t preface_len;
+  char ok[PREFACE_BYTES + 32]; /* status line of 200 and the preface */
+  size_t ok_len;
+  uint64_t *counters;     /* COUNTERS of them; in the shared scoreboard or own_counters */
+  uint64_t own_counters[COUNTERS];
+  http1_field *fields;    /* of the head that is being read */
+  char *scratch;          /* SCRATCH_BYTES */
+};
+
+server *server_new(const limits *l, const upcalls *up, void *owner, const char *server_name);
+unsigned server_free(server *s); /* closes everything; returns how many things were left over: none, or a leak */
+bool server_listen(server *s, int fd); /* takes the descriptor over */
+void server_poll(server *s);
+void server_run_ready(server *s); /* within the budget; wakes itself for the rest */
+void server_drain(server *s);
+void server_close(server *s); /* every connection and listener, at once */
+bool server_over_budget(server *s);
+void server_touch_clock(server *s);
+void server_conn_gone(server *s); /* a descriptor is free again */
+void server_tick_on(server *s);
+uint64_t clock_ns(void);
+
+#endif

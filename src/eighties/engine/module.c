@@ -1,0 +1,169 @@
+/* module.c - the extension module eighties._engine: its state, types and functions. */
+#include "py.h"
+
+static struct PyModuleDef engine_module;
+
+module_state *state_of(PyTypeObject *type) {
+  PyObject *module = PyType_GetModuleByDef(type, &engine_module); /* a subclass's state is its base's */
+  return PyModule_GetState(module);
+}
+
+static PyObject *live(PyObject *module, PyObject *Py_UNUSED(none)) {
+  const module_state *m = PyModule_GetState(module);
+  return Py_BuildValue("{sIsIsI}", "engines", m->engines, "requests", m->requests, "left_over", m->left_over);
+}
+
+static PyObject *parse_query(PyObject *module, PyObject *text) {
+  Py_ssize_t len;
+  const char *at = NULL;
+  PyObject *encoded = NULL;
+  if (PyBytes_Check(text)) {
+    at = PyBytes_AS_STRING(text);
+    len = PyBytes_GET_SIZE(text);
+  } else if (PyUnicode_Check(text)) { /* lone surrogates come from undecodable bytes: never raise on them */
+    encoded = PyUnicode_AsEncodedString(text, "utf-8", "replace");
+    if (!encoded) return NULL;
+    at = PyBytes_AS_STRING(encoded);
+    len = PyBytes_GET_SIZE(encoded);
+  } else {
+    return PyErr_Format(PyExc_TypeError, "parse_query takes str or bytes, not %.100s", Py_TYPE(text)->tp_name);
+  }
+  PyObject *result = multidict_of_query(PyModule_GetState(module), (span){at, (size_t)len});
+  Py_XDECREF(encoded);
+  return result;
+}
+
+static PyMethodDef functions[] = {
+    {"live", live, METH_NOARGS, "Counters of what the engine has allocated in this process."},
+    {"parse_query", parse_query, METH_O, "Decode a form-encoded text to a MultiDict; never raises on bad input."},
+    {NULL, NULL, 0, NULL},
+};
+
+/* ---- making the module ---- */
+
+static int add_type(PyObject *module, PyTypeObject **slot, PyType_Spec *spec) {
+  *slot = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+  return *slot ? PyModule_AddType(module, *slot) : -1;
+}
+
+static int add_names(PyObject *module, const char *attribute, const char *const *names, Py_ssize_t n) {
+  PyObject *tuple = PyTuple_New(n);
+  for (Py_ssize_t i = 0; tuple && i < n; i++) {
+    PyObject *name = PyUnicode_FromString(names[i]);
+    if (!name) Py_CLEAR(tuple);
+    else PyTuple_SET_ITEM(tuple, i, name);
+  }
+  int result = tuple ? PyModule_AddObjectRef(module, attribute, tuple) : -1;
+  Py_XDECREF(tuple);
+  return result;
+}
+
+static int add_constants(PyObject *module) {
+  static const char *const counters[] = {"accepted", "connections", "requests", "errors",
+                                         "bytes_in", "bytes_out",   "timeouts", "started"};
+  static const char *const limit_names[] = {"max_request_line",   "max_header_bytes", "max_headers",
+                                            "max_body",           "header_timeout",   "body_timeout",
+                                            "min_rate",           "keep_alive_timeout", "handler_timeout",
+                                            "write_timeout",      "max_connections",  "max_buffered"};
+  if (PyModule_AddStringConstant(module, "VERSION", EIGHTIES_VERSION) < 0) return -1;
+#ifdef EIGHTIES_CHECK
+  if (PyModule_AddStringConstant(module, "BUILD", "check") < 0) return -1;
+#else
+  if (PyModule_AddStringConstant(module, "BUILD", "release") < 0) return -1;
+#endif
+  if (PyModule_AddStringConstant(module, "POLLER", poller_name) < 0) return -1;
+  if (PyModule_AddIntConstant(module, "CONNECTION_SIZE", sizeof(conn)) < 0) return -1;
+  if (add_names(module, "SCOREBOARD", counters, COUNTERS) < 0) return -1;
+  return add_names(module, "LIMITS", limit_names, sizeof limit_names / sizeof *limit_names);
+}
+
+static int import_asyncio(module_state *m) {
+  PyObject *tasks = PyImport_ImportModule("asyncio.tasks"), *exceptions = PyImport_ImportModule("asyncio.exceptions");
+  if (tasks) m->task = PyObject_GetAttrString(tasks, "Task");
+  if (exceptions) m->cancelled_error = PyObject_GetAttrString(exceptions, "CancelledError");
+  Py_XDECREF(tasks);
+  Py_XDECREF(exceptions);
+  return m->task && m->cancelled_error ? 0 : -1;
+}
+
+static int intern_names(module_state *m) {
+  m->task_names = Py_BuildValue("(ss)", "loop", "context");
+#if PY_VERSION_HEX >= 0x030C0000
+  m->eager_names = Py_BuildValue("(sss)", "loop", "context", "eager_start");
+  if (!m->eager_names) return -1;
+#endif
+  m->add_done_callback = PyUnicode_InternFromString("add_done_callback");
+  m->result = PyUnicode_InternFromString("result");
+  m->cancel = PyUnicode_InternFromString("cancel");
+  m->call_soon = PyUnicode_InternFromString("call_soon");
+  m->done = PyUnicode_InternFromString("done");
+  return m->task_names && m->add_done_callback && m->result && m->cancel && m->call_soon && m->done ? 0 : -1;
+}
+
+static int module_exec(PyObject *module) {
+  module_state *m = PyModule_GetState(module);
+  if (import_asyncio(m) < 0 || intern_names(m) < 0 || add_constants(module) < 0) return -1;
+  if (add_type(module, &m->engine, &engine_spec) < 0) return -1;
+  if (add_type(module, &m->request, &request_spec) < 0) return -1;
+  if (add_type(module, &m->response, &response_spec) < 0) return -1;
+  if (add_type(module, &m->route, &route_spec) < 0) return -1;
+  if (add_type(module, &m->multidict, &multidict_spec) < 0) return -1;
+  return add_type(module, &m->file, &file_spec);
+}
+
+static int module_traverse(PyObject *module, visitproc visit, void *arg) {
+  module_state *m = PyModule_GetState(module);
+  Py_VISIT(m->engine);
+  Py_VISIT(m->request);
+  Py_VISIT(m->response);
+  Py_VISIT(m->route);
+  Py_VISIT(m->multidict);
+  Py_VISIT(m->file);
+  Py_VISIT(m->task);
+  Py_VISIT(m->cancelled_error);
+  return 0;
+}
+
+static int module_clear(PyObject *module) {
+  module_state *m = PyModule_GetState(module);
+  Py_CLEAR(m->engine);
+  Py_CLEAR(m->request);
+  Py_CLEAR(m->response);
+  Py_CLEAR(m->route);
+  Py_CLEAR(m->multidict);
+  Py_CLEAR(m->file);
+  Py_CLEAR(m->task);
+  Py_CLEAR(m->cancelled_error);
+  Py_CLEAR(m->eager_names);
+  Py_CLEAR(m->task_names);
+  Py_CLEAR(m->add_done_callback);
+  Py_CLEAR(m->result);
+  Py_CLEAR(m->cancel);
+  Py_CLEAR(m->call_soon);
+  Py_CLEAR(m->done);
+  return 0;
+}
+
+static void module_free(void *module) { module_clear(module); }
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, module_exec},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef engine_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_engine",
+    .m_doc = "The engine of 80s for Python; engine/engine.h is its manual.",
+    .m_size = sizeof(module_state),
+    .m_methods = functions,
+    .m_slots = slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC PyInit__engine(void) { return PyModuleDef_Init(&engine_module); }

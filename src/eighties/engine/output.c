@@ -1,0 +1,169 @@
+/* output.c - answers to bytes: queue, frame, send, end. Contract: engine.h. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#ifdef __linux__
+#include <sys/sendfile.h>
+#endif
+#include <unistd.h>
+
+#include "engine.h"
+
+#define SENDFILE_BYTES (1024 * 1024) /* one call; others get their turn after it */
+#define COPY_FILE_BYTES 16384        /* one step where there is no sendfile */
+
+/* ---- plain sockets ---- */
+
+static ssize_t plain_recv(conn *c, char *at, size_t len) { return recv(c->fd, at, len, 0); }
+
+static ssize_t plain_send(conn *c, const struct iovec *iov, int n) {
+  if (n == 1) return send(c->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL);
+  struct msghdr message = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)n};
+  return sendmsg(c->fd, &message, MSG_NOSIGNAL);
+}
+
+static ssize_t plain_sendfile(conn *c, int fd, size_t offset, size_t len) {
+#ifdef __linux__
+  off_t from = (off_t)offset;
+  return sendfile(c->fd, fd, &from, len);
+#else
+  char copy[COPY_FILE_BYTES];
+  ssize_t n = pread(fd, copy, len < sizeof copy ? len : sizeof copy, (off_t)offset);
+  return n <= 0 ? n : send(c->fd, copy, (size_t)n, MSG_NOSIGNAL);
+#endif
+}
+
+static void plain_shutdown(conn *c) { shutdown(c->fd, SHUT_WR); }
+
+const transport transport_plain = {plain_recv, plain_send, plain_sendfile, plain_shutdown};
+
+/* ---- sending ---- */
+
+static ssize_t send_some(conn *c) {
+  const chunk *k = c->output.first;
+  if (k->kind == CHUNK_FILE && k->end > k->start) {
+    size_t len = k->end - k->start;
+    ssize_t n = c->io->sendfile(c, k->fd, k->start, len < SENDFILE_BYTES ? len : SENDFILE_BYTES);
+    if (n == 0) errno = EIO; /* the file has become shorter: the promised length cannot be kept */
+    return n == 0 ? -1 : n;
+  }
+  struct iovec iov[IOV_MAX_SEND];
+  int n = queue_iov(&c->output, iov, IOV_MAX_SEND);
+  return n ? c->io->send(c, iov, n) : 0;
+}
+
+/* All output is sent. */
+static void output_done(conn *c) {
+  if (!c->closing || c->in == IN_CLOSED) return;
+  if (!c->linger || c->eof) {
+    conn_close(c);
+  } else if (!c->was_shut) { /* RFC 9112 section 9.6: close in stages, or a reset takes the answer away */
+    c->was_shut = true;
+    c->io->shutdown(c);
+  }
+}
+
+void conn_flush(conn *c) {
+  server *s = c->server;
+  while (c->output.first && c->writable) {
+    ssize_t n = send_some(c);
+    if (n >= 0) {
+      s->counters[COUNT_BYTES_OUT] += (uint64_t)n;
+      c->progress = s->wheel.now;
+      c->moved += (uint64_t)n;
+      queue_sent(&c->output, &s->pool, (size_t)n);
+    } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+      c->writable = false;
+    } else if (errno != EINTR) {
+      conn_close(c);
+      return;
+    }
+  }
+  if (c->wants_send && c->output.bytes <= s->limits.max_buffered / 2) {
+    c->wants_send = false;
+    if (c->exchange) s->up->send_ready(c);
+  }
+  if (!c->output.first) output_done(c);
+}
+
+/* ---- writing ---- */
+
+bool conn_write(conn *c, const char *at, size_t len) { return queue_write(&c->output, &c->server->pool, at, len); }
+
+bool conn_write_ref(conn *c, const char *at, size_t len, void *owner) {
+  return queue_ref(&c->output, &c->server->pool, at, len, owner);
+}
+
+bool conn_write_file(conn *c, int fd, size_t offset, size_t len, void *owner) {
+  return queue_file(&c->output, &c->server->pool, fd, offset, len, owner);
+}
+
+static bool write_body(conn *c, const char *at, size_t len, void *owner) {
+  if (len > COPY_BYTES) return conn_write_ref(c, at, len, owner);
+  bool fine = conn_write(c, at, len);
+  c->server->pool.release(owner);
+  return fine;
+}
+
+bool conn_write_chunk(conn *c, const char *at, size_t len, void *owner) {
+  char size[20];
+  if (!len || c->is_head) { /* an empty chunk would end the body */
+    c->server->pool.release(owner);
+    return true;
+  }
+  if (c->counted) c->out_left -= len;
+  if (!c->chunked_out) return write_body(c, at, len, owner);
+  bool fine = conn_write(c, size, (size_t)snprintf(size, sizeof size, "%zx\r\n", len));
+  return write_body(c, at, len, owner) && fine && conn_write(c, "\r\n", 2);
+}
+
+bool conn_send_ready(const conn *c) { return c->output.bytes < c->server->limits.max_buffered; }
+
+/* Whether an unread body keeps the connection from going on: too long, or perhaps never sent. */
+static bool body_in_the_way(const conn *c) {
+  return c->in == IN_BODY && (c->expect || (!c->chunked_in && c->framing.left > DISCARD_BYTES));
+}
+
+void conn_end_answer(conn *c) {
+  server *s = c->server;
+  c->exchange = NULL;
+  if (c->chunked_out && !conn_write(c, "0\r\n\r\n", 5)) {
+    conn_close(c);
+    return;
+  }
+  c->chunked_out = false;
+  conn_set_out(c, OUT_IDLE);
+  c->wait = 0; /* what is waited for now begins now */
+  if (!c->keep_alive || s->draining || body_in_the_way(c)) {
+    c->closing = true;
+    c->linger = !c->asked_close || c->in == IN_BODY || c->input.len || c->readable;
+    c->taken = 0;
+    conn_set_in(c, IN_LINGER);
+  } else if (c->in == IN_DONE) {
+    conn_set_in(c, IN_HEAD);
+  } else {
+    c->sink = SINK_DISCARD;
+    c->taken = 0;
+    c->paused = false;
+  }
+  if (!c->feeding) conn_kick(c);
+}
+
+void conn_abort(conn *c) {
+  c->exchange = NULL;
+  conn_close(c);
+}
+
+void conn_continue(conn *c) {
+  if (!c->expect || c->out != OUT_OWED) return;
+  c->expect = false;
+  if (!conn_write(c, "HTTP/1.1 100 Continue\r\n\r\n", 25)) conn_close(c);
+  else if (!c->feeding) conn_kick(c);
+}
+
+void conn_resume_body(conn *c, bool paused) {
+  if (c->paused == paused) return;
+  c->paused = paused;
+  if (!c->feeding) conn_kick(c);
+}

@@ -1,0 +1,279 @@
+/* server.c - listeners, the ready list, the tick, stopping. Contract: engine.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "engine.h"
+
+uint64_t clock_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* Read once a turn: the budget's end, the wheel's second, the date. */
+void server_touch_clock(server *s) {
+  struct timespec real;
+#ifdef CLOCK_REALTIME_COARSE
+  clock_gettime(CLOCK_REALTIME_COARSE, &real);
+#else
+  clock_gettime(CLOCK_REALTIME, &real);
+#endif
+  answer_touch_date(s, real.tv_sec);
+  s->budget_end = clock_ns() + POLL_BUDGET_NS;
+  s->work = 0;
+}
+
+bool server_over_budget(server *s) {
+  if (++s->work % BUDGET_STRIDE) return false;
+  return clock_ns() >= s->budget_end;
+}
+
+server *server_new(const limits *l, const upcalls *up, void *owner, const char *server_name) {
+  server *s = calloc(1, sizeof *s);
+  if (!s) return NULL;
+  s->limits = *l;
+  if (s->limits.http.max_line + 2 > s->limits.http.max_head) s->limits.http.max_line = s->limits.http.max_head - 2;
+  s->up = up;
+  s->owner = owner;
+  s->accept_batch = 1;
+  s->counters = s->own_counters;
+  s->date = -1;
+  snprintf(s->server_name, sizeof s->server_name, "%s", server_name ? server_name : "");
+  s->poller = poller_new();
+  s->fields = malloc((l->http.max_fields + 1) * sizeof *s->fields);
+  s->scratch = malloc(SCRATCH_BYTES);
+  wheel_init(&s->wheel, (uint32_t)(clock_ns() / 1000000000u));
+  if (!s->poller || !s->fields || !s->scratch) {
+    server_free(s);
+    return NULL;
+  }
+  server_touch_clock(s);
+  return s;
+}
+
+unsigned server_free(server *s) {
+  if (s->poller) {
+    server_close(s);
+    poller_free(s->poller);
+  }
+  unsigned left = s->conns_alive + s->pool.live + s->wheel.live;
+  pool_clear(&s->pool);
+  free(s->fields);
+  free(s->scratch);
+  free(s);
+  return left;
+}
+
+/* ---- listeners ---- */
+
+static void listener_watch(server *s, listener *l, bool on) {
+  if (l->watched == on) return;
+  if (on) l->watched = poller_add_listener(s->poller, l->fd, l);
+  else poller_del(s->poller, l->fd), l->watched = false;
+}
+
+bool server_listen(server *s, int fd) {
+  listener *l = calloc(1, sizeof *l);
+  if (!l) return false;
+  l->watch = WATCH_LISTENER;
+  l->fd = fd;
+  listener_watch(s, l, true);
+  if (!l->watched) {
+    free(l);
+    return false;
+  }
+  l->next = s->listeners;
+  s->listeners = l;
+  return true;
+}
+
+/* Out of descriptors or memory: accept would fail for as long as the queue is not empty. Wait, do not spin. */
+static void pause_accepting(server *s) {
+  if (s->accept_paused) return;
+  char message[128];
+  snprintf(message, sizeof message, "accepting is paused, %u connections are open: %s", s->n_conns, strerror(errno));
+  s->up->log(s, true, message);
+  s->accept_paused = true;
+  for (listener *l = s->listeners; l; l = l->next) listener_watch(s, l, false);
+  server_tick_on(s);
+}
+
+static void resume_accepting(server *s) {
+  if (!s->accept_paused) return;
+  s->accept_paused = false;
+  for (listener *l = s->listeners; l; l = l->next) listener_watch(s, l, true);
+}
+
+static int accept_fd(int fd, struct sockaddr_storage *peer) {
+  socklen_t len = sizeof *peer;
+  peer->ss_family = AF_UNIX; /* what an empty address means */
+#ifdef __linux__
+  return accept4(fd, (struct sockaddr *)peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+#else
+  int made = accept(fd, (struct sockaddr *)peer, &len);
+  if (made < 0) return -1;
+  fcntl(made, F_SETFD, FD_CLOEXEC);
+  fcntl(made, F_SETFL, O_NONBLOCK);
+  return made;
+#endif
+}
+
+static void welcome(server *s, int fd, const struct sockaddr *peer) {
+  s->counters[COUNT_ACCEPTED]++;
+  bool over = s->n_conns - s->n_refused >= s->limits.max_connections;
+  conn *c = over && s->n_refused >= REFUSED_CONNECTIONS ? NULL : conn_new(s, fd, peer);
+  if (!c) {
+    close(fd);
+    return;
+  }
+  if (over) {
+    c->over_limit = true;
+    s->n_refused++;
+    conn_refuse(c, 503, "more connections than max_connections");
+    conn_enqueue(c);
+  }
+}
+
+/* Returns false when the queue is empty or accepting has to wait. */
+static bool accept_one(server *s, listener *l) {
+  struct sockaddr_storage peer;
+  int fd = accept_fd(l->fd, &peer);
+  if (fd >= 0) {
+    welcome(s, fd, (struct sockaddr *)&peer);
+    return true;
+  }
+  if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) pause_accepting(s);
+  /* Everything else concerns one connection that has gone again (accept(2)), or is EAGAIN. */
+  return errno == EINTR || errno == ECONNABORTED || errno == EPROTO;
+}
+
+void server_conn_gone(server *s) {
+  if (s->accept_paused) resume_accepting(s);
+}
+
+/* ---- the tick ---- */
+
+/* The tick goes on while there is a timer, and is switched off by the tick itself: not by each connection that ends. */
+void server_tick_on(server *s) {
+  if (!s->ticking && poller_tick(s->poller, true)) s->ticking = true;
+}
+
+static void tick(server *s) {
+  wheel_advance(&s->wheel, (uint32_t)(clock_ns() / 1000000000u), conn_due);
+  if (s->accept_paused) resume_accepting(s);
+  if (!s->wheel.live && !s->accept_paused && poller_tick(s->poller, false)) s->ticking = false;
+}
+
+/* ---- work ---- */
+
+/* Run the ready connections, each once at a time, within the budget. */
+static void run_ready(server *s) {
+  while (s->ready) {
+    conn *c = s->ready;
+    s->ready = c->ready_next;
+    if (!s->ready) s->ready_last = NULL;
+    c->ready = false;
+    if (c->in != IN_CLOSED) conn_run(c);
+    conn_unref(c); /* the list's */
+    if (server_over_budget(s)) return;
+  }
+}
+
+/* Between two turns without connections no tick comes: the wheel is behind. Nothing is in it, so it may jump. */
+static void catch_up(server *s) {
+  if (!s->ticking && !s->wheel.live) s->wheel.now = (uint32_t)(clock_ns() / 1000000000u);
+}
+
+static void leave(server *s) {
+  s->polling = false;
+  if (s->wheel.live) server_tick_on(s);
+  if (s->ready) s->up->wake(s);
+}
+
+void server_run_ready(server *s) {
+  s->polling = true;
+  server_touch_clock(s);
+  run_ready(s);
+  leave(s);
+}
+
+/* Note what has happened, call nobody: the connections stay valid until all events are noted. */
+static bool note(server *s, const poller_event *events, int n, bool accept_now) {
+  bool ticked = false;
+  for (int i = 0; i < n; i++) {
+    const poller_event *e = &events[i];
+    if (!e->data) {
+      ticked = true;
+    } else if (*(watch_kind *)e->data == WATCH_CONN) {
+      conn *c = e->data;
+      c->readable |= e->readable;
+      c->writable |= e->writable;
+      c->hung_up |= e->hung_up;
+      c->broken |= e->broken;
+      if (c->in != IN_CLOSED) conn_enqueue(c);
+    } else if (accept_now) {
+      listener *l = e->data;
+      for (int k = 0; k < s->accept_batch && l->watched && accept_one(s, l); k++) continue;
+    }
+  }
+  return ticked;
+}
+
+void server_poll(server *s) {
+  if (s->polling) return; /* a handler runs the loop: what is ready waits until it returns */
+  s->polling = true;
+  server_touch_clock(s);
+  catch_up(s);
+  poller_event events[POLL_EVENTS];
+  for (int round = 0; round < POLL_ROUNDS; round++) {
+    int n = poller_wait(s->poller, events, POLL_EVENTS);
+    if (n <= 0 && !s->ready) break;
+    /* One turn accepts once: an idle worker wins over a busy one. */
+    if (note(s, events, n, round == 0)) tick(s);
+    run_ready(s);
+    if (s->ready || n < POLL_EVENTS / 64) break; /* over budget, or little to do: the loop waits better than we do */
+  }
+  leave(s);
+}
+
+/* ---- stopping ---- */
+
+static void close_listeners(server *s) {
+  while (s->listeners) {
+    listener *l = s->listeners;
+    s->listeners = l->next;
+    listener_watch(s, l, false);
+    close(l->fd);
+    free(l);
+  }
+}
+
+void server_drain(server *s) {
+  if (s->draining) return;
+  s->draining = true;
+  for (listener *l = s->listeners; l; l = l->next)
+    for (int i = 0; i < DRAIN_ACCEPTS && accept_one(s, l); i++) continue;
+  close_listeners(s);
+  for (conn *c = s->conns; c; c = c->next) {
+    conn_drain(c);
+    conn_arm(c);
+  }
+  if (!s->polling) server_run_ready(s);
+}
+
+void server_close(server *s) {
+  s->draining = true;
+  close_listeners(s);
+  while (s->conns) conn_close(s->conns);
+  while (s->ready) { /* only the list's references are left */
+    conn *c = s->ready;
+    s->ready = c->ready_next;
+    conn_unref(c);
+  }
+  s->ready_last = NULL;
+}

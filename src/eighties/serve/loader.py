@@ -1,0 +1,167 @@
+"""Loader: from what the user named, a `.py` file or `module:attr`, to the App in it.
+
+`locate` is cheap and runs in the parent, so that a wrong name ends the server before anything is started; `load`
+runs the program, in a worker (or for `--cfg` and `--cli` in the command itself). It holds no state of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from . import logs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from ..app import App
+
+# Looked for in this order when no ENTRY is given.
+USUAL_FILES = ("app.py", "main.py")
+
+
+class EntryError(Exception):
+    """There is no such program; the message says what was looked for."""
+
+
+class LoadError(Exception):
+    """The program cannot be loaded. `traceback` is the user's own, if there is one worth showing."""
+
+    def __init__(self, message: str, traceback: str | None = None) -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+class Entry:
+    """Where a program is: `path` of a file, or `module` and `attribute`; `how` says how it was found."""
+
+    __slots__ = ("attribute", "how", "module", "name", "path")
+
+    def __init__(self, name: str, how: str) -> None:
+        self.name = name
+        self.how = how
+        self.path: str | None = None
+        self.module = ""
+        self.attribute = ""
+
+
+def locate(name: str | None) -> Entry:
+    """The program that `name` means, or the usual one in the current folder. Raises EntryError."""
+    if name is None:
+        for usual in USUAL_FILES:
+            if os.path.isfile(usual):
+                return _locate_file(Entry(usual, f"no program was named; {usual} was found in the current folder"))
+        raise EntryError(
+            f"no program was named, and the current folder has no {' and no '.join(USUAL_FILES)}: try 80s FILE.py"
+        )
+    entry = Entry(name, "")
+    if os.path.isdir(name):
+        raise EntryError(f"{name} is a folder, and a folder cannot be served yet: name a .py file")
+    if name.endswith(".py"):
+        return _locate_file(entry)
+    entry.module, colon, entry.attribute = name.partition(":")
+    if not colon or not all(part.isidentifier() for part in f"{entry.module}.{entry.attribute}".split(".")):
+        if os.path.exists(name):
+            raise EntryError(f"{name} is not a Python file: a program is FILE.py or module:attr")
+        raise EntryError(f"{name} is neither a .py file nor module:attr")
+    return entry
+
+
+def _locate_file(entry: Entry) -> Entry:
+    entry.path = os.path.abspath(entry.name)
+    if not os.path.isfile(entry.path):
+        raise EntryError(f"there is no file {entry.name}")
+    return entry
+
+
+def load(entry: Entry) -> App:
+    """Run the program and return its App. Raises LoadError."""
+    from ..app import App
+
+    if entry.path is not None:
+        return _app_in(_run(entry, lambda: _import_file(str(entry.path))), entry.name)
+    sys.path.insert(0, os.getcwd())
+    found: object = _run(entry, lambda: _import_module(entry.module))
+    for part in entry.attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise LoadError(f"{entry.name}: there is no {part!r} in {entry.module}") from None
+    if not isinstance(found, App):
+        raise LoadError(f"{entry.name} is not an App but {_kind(found)}")
+    return found
+
+
+def _run(entry: Entry, importing: Callable[[], ModuleType]) -> ModuleType:
+    """Import the program; whatever goes wrong in it becomes a LoadError with one clear message."""
+    try:
+        return importing()
+    except LoadError:
+        raise
+    except SyntaxError as error:
+        raise LoadError(_describe_syntax(error)) from None
+    except SystemExit as error:
+        raise LoadError(f"{entry.name} ended itself with sys.exit({error.code!r}) while it was loaded") from None
+    except Exception as error:
+        message = f"{entry.name} cannot be loaded: {type(error).__name__}: {error}"
+        raise LoadError(message, logs.traceback_of(error)) from None
+
+
+def _import_file(path: str) -> ModuleType:
+    """The file as a module with its own name, its folder first among those imports are looked for in."""
+    import importlib.util
+
+    sys.path.insert(0, os.path.dirname(path))
+    name = os.path.basename(path)[: -len(".py")]
+    if name in sys.modules or not name.isidentifier():
+        # `http.py` or `my-app.py`: a file like that must not take the place of another module.
+        name = "eighties_program"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise LoadError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _import_module(name: str) -> ModuleType:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # Missing itself, or missing something else: the latter deserves its traceback.
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise LoadError(f"there is no module {error.name}, neither in {os.getcwd()} nor installed") from None
+        raise
+
+
+def _app_in(module: ModuleType, name: str) -> App:
+    """The App called `app`, or else the only one in the module."""
+    from ..app import App
+
+    found = getattr(module, "app", None)
+    if isinstance(found, App):
+        return found
+    apps = {key: value for key, value in vars(module).items() if isinstance(value, App)}
+    if not apps:
+        what = f"; its `app` is {_kind(found)}" if found is not None else ""
+        raise LoadError(f"{name} has no App: it needs a line such as `app = App()`{what}")
+    if len({id(app) for app in apps.values()}) > 1:
+        raise LoadError(f"{name} has several Apps ({', '.join(apps)}): call the one to be served `app`")
+    return next(iter(apps.values()))
+
+
+def _kind(value: object) -> str:
+    kind = type(value).__name__
+    return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
+
+
+def _describe_syntax(error: SyntaxError) -> str:
+    """`file:line: what is wrong`, and the line."""
+    where = f"{error.filename}:{error.lineno}: " if error.filename else ""
+    line = f"\n    {error.text.strip()}" if error.text else ""
+    return f"{where}{type(error).__name__}: {error.msg}{line}"

@@ -1,0 +1,444 @@
+"""Supervisor: the parent process. Binds the sockets, starts the workers, replaces them, and stops them.
+
+`cli` makes one `Supervisor` and calls `run`, which waits in one `poll` for signals, for workers' words and for the
+next restart that is due. It serves no request and never runs the program: whatever the program does, the sockets
+stay open. It must stay small, so it uses the C modules under `socket` and `signal`, which bring no enums along.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import select
+import sys
+import time
+
+from . import logs, scoreboard
+from .settings import DEFAULT, EXIT_CANNOT_START, EXIT_ERROR, HOOK_TIME, ORDERS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+
+    from .loader import Entry
+    from .settings import Settings
+else:
+    import _signal as signal
+
+# More connections than this waiting to be accepted are refused; the kernel lowers it to its own limit.
+BACKLOG = 4096
+# A worker that lived shorter than this, in seconds, did not end by chance: its next replacement waits.
+SHORT_LIFE = 5.0
+FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
+EXIT_SIGNAL = 128
+RUN_WORKER = ("-P", "-m", "eighties.serve.worker")
+
+
+class BindError(Exception):
+    """A socket cannot be had; the message says why and what to do."""
+
+
+class Listener:
+    """A listening socket, and how a person calls it. `path` is that of a unix socket."""
+
+    __slots__ = ("inode", "path", "socket", "url")
+
+    def __init__(self, socket: _socket.socket, url: str, path: str | None = None) -> None:
+        self.socket = socket
+        self.url = url
+        self.path = path
+        self.inode = os.stat(path).st_ino if path else 0
+        socket.setblocking(False)
+        socket.listen(BACKLOG)
+        os.set_inheritable(socket.fileno(), True)
+
+    def close(self) -> None:
+        """Close it, and remove the unix socket's file unless another server's has taken its place."""
+        self.socket.close()
+        try:
+            if self.path and os.stat(self.path).st_ino == self.inode:
+                os.unlink(self.path)
+        except OSError:
+            pass
+
+
+def bind(settings: Settings) -> list[list[Listener]]:
+    """Every listening socket, as a list for each worker; workers share sockets unless `--reuseport`."""
+    shared = [bind_unix(settings.uds)] if settings.uds else []
+    if shared and settings.source("address") == settings.source("port") == DEFAULT:
+        return [shared] * settings.workers
+    try:
+        first = bind_tcp(settings, settings.port)
+        if not settings.reuseport:
+            return [[*shared, first]] * settings.workers
+        # The plain socket has made sure that nobody else has the port. It gives it up for sockets that share it.
+        port = first.socket.getsockname()[1]
+        first.close()
+        return [[*shared, bind_tcp(settings, port, reuse=True)] for _ in range(settings.workers)]
+    except BindError:
+        for listener in shared:
+            listener.close()
+        raise
+
+
+def bind_tcp(settings: Settings, port: int, reuse: bool = False) -> Listener:
+    """A socket bound to the address."""
+    family = _socket.AF_INET6 if settings.ipv6 else _socket.AF_INET
+    try:
+        # As bytes: a text would be encoded by the idna codec, which costs this process a megabyte.
+        name = settings.address.encode("ascii")
+        found = _socket.getaddrinfo(name, port, family, _socket.SOCK_STREAM, 0, _socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        kind = "IPv6" if settings.ipv6 else "IPv4"
+        raise BindError(f"{settings.address} is not an {kind} address, nor the name of one") from None
+    socket = _socket.socket(family, _socket.SOCK_STREAM)
+    socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+    if settings.ipv6:
+        # Only the wildcard stands for both families.
+        socket.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, settings.address != "::")
+    if reuse:
+        socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEPORT, 1)
+    try:
+        socket.bind(found[0][4])
+    except OSError as error:
+        socket.close()
+        raise BindError(explain(error, settings.address, port)) from None
+    port = socket.getsockname()[1]
+    host = f"[{settings.address}]" if settings.ipv6 else settings.address
+    return Listener(socket, f"http://{host}:{port}")
+
+
+def explain(error: OSError, address: str, port: int) -> str:
+    """What to do about a port that cannot be had."""
+    if isinstance(error, PermissionError):
+        return f"port {port} needs more rights than this user has: choose one above 1023 with -p"
+    import errno
+
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {address} is in use by another program: choose another one with -p"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{address} is no address of this machine"
+    return f"cannot listen on {address} port {port}: {error.strerror}"
+
+
+def bind_unix(path: str) -> Listener:
+    """A unix socket at the path. One that a dead server left is removed, a live one's is not."""
+    import stat
+
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise BindError(f"{path} exists and is not a socket")
+        probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        else:
+            raise BindError(f"the unix socket {path} is in use by another server")
+        finally:
+            probe.close()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise BindError(f"cannot use the unix socket {path}: {error.strerror}") from None
+    socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        socket.bind(path)
+    except OSError as error:
+        socket.close()
+        raise BindError(f"cannot make the unix socket {path}: {error.strerror or error}") from None
+    return Listener(socket, f"unix:{path}", path)
+
+
+class Slot:
+    """A worker's place: its number stays, processes come and go. `pid` is 0 while none runs."""
+
+    __slots__ = ("control", "delay", "due", "listeners", "number", "pid", "since")
+
+    def __init__(self, number: int, listeners: list[Listener]) -> None:
+        self.number = number
+        self.listeners = listeners
+        self.pid = 0
+        self.control: _socket.socket | None = None
+        self.since = 0.0
+        self.delay = 0.0
+        self.due: float | None = None
+
+    def hang_up(self) -> None:
+        """Close our end of the control socket."""
+        if self.control is not None:
+            self.control.close()
+            self.control = None
+
+    def plan_restart(self, now: float) -> float:
+        """Decide when the next process starts, and return the pause: none after a long life, else a growing one."""
+        pause = self.delay if now - self.since < SHORT_LIFE else 0.0
+        self.delay = min(max(pause * 2, FIRST_DELAY), LONGEST_DELAY)
+        self.due = now + pause
+        return pause
+
+
+class Supervisor:
+    """The parent's state: sockets, slots, and whether it is stopping."""
+
+    def __init__(self, settings: Settings, entry: Entry) -> None:
+        self.settings = settings
+        self.entry = entry
+        listeners = bind(settings)
+        self.slots = [Slot(number, listeners[number]) for number in range(settings.workers)]
+        self.scoreboard = scoreboard.create(settings.workers)
+        os.set_inheritable(self.scoreboard, True)
+        self.poll = select.poll()
+        self.signals, self.wakeup = self._catch_signals()
+        self.announced = False
+        self.stop_signal = 0
+        self.stop_failed = False
+        self.kill_at: float | None = None
+        self.exit_code: int | None = None
+
+    def run(self) -> int:
+        """Serve until told to stop. Returns the exit code of the server."""
+        # The first worker goes ahead: a program that cannot start says so once, not once for each worker.
+        self._start(self.slots[0])
+        while self.exit_code is None:
+            for fd, _ in self.poll.poll(self._wait_time()):
+                if fd == self.signals:
+                    self._hear_signals()
+                else:
+                    self._hear_worker(fd)
+            self._reap()
+            self._act_when_due()
+        for listener in self._listeners():
+            listener.close()
+        return self.exit_code
+
+    def _catch_signals(self) -> tuple[int, int]:
+        """A pipe on which signals arrive as their numbers, so that one `poll` waits for everything."""
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        os.set_blocking(writer, False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            signal.signal(number, _note)
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not under nohup
+            signal.signal(signal.SIGHUP, _note)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        self.poll.register(reader, select.POLLIN)
+        return reader, writer
+
+    def _listeners(self) -> list[Listener]:
+        """Each once, though workers share them."""
+        return list({id(each): each for slot in self.slots for each in slot.listeners}.values())
+
+    def _start(self, slot: Slot) -> None:
+        """Start a fresh process for the slot."""
+        ours, theirs = _socket.socketpair()
+        os.set_inheritable(theirs.fileno(), True)
+        orders = {
+            "number": slot.number,
+            "settings": self.settings.to_dict(),
+            "sources": self.settings.sources,
+            "listeners": [listener.socket.fileno() for listener in slot.listeners],
+            "control": theirs.fileno(),
+            "scoreboard": self.scoreboard,
+        }
+        slot.since = time.monotonic()
+        slot.due = None
+        try:
+            slot.pid = spawn(orders)
+        except OSError as error:  # out of processes or memory: like a worker that ended at once
+            ours.close()
+            pause = slot.plan_restart(slot.since)
+            logs.log("error", f"worker {slot.number} cannot be started: {error.strerror}; next try in {pause:g} s")
+            return
+        finally:
+            theirs.close()
+        slot.control = ours
+        self.poll.register(ours.fileno(), select.POLLIN)
+
+    def _wait_time(self) -> float | None:
+        """Milliseconds until something is due; None: until something happens."""
+        dues = [due for due in (self.kill_at, *(slot.due for slot in self.slots)) if due is not None]
+        # Rounded up: a poll that wakes a little early would spin.
+        return max(0, int((min(dues) - time.monotonic()) * 1000) + 1) if dues else None
+
+    def _hear_signals(self) -> None:
+        for number in os.read(self.signals, 4096):
+            if number != signal.SIGCHLD:
+                if self.stop_signal:
+                    self._end_at_once(number)
+                else:
+                    self._stop(number)
+
+    def _hear_worker(self, fd: int) -> None:
+        slot = next((slot for slot in self.slots if slot.control and slot.control.fileno() == fd), None)
+        if slot is None or slot.control is None:
+            return
+        try:
+            words = slot.control.recv(4096).decode().split()
+        except OSError:
+            words = []
+        if not words:  # it ended, or closed its end; `_reap` will see which
+            self.poll.unregister(fd)
+            slot.hang_up()
+        elif words[0] == "ready" and not self.announced:
+            self.announced = True
+            self._announce(*words[1:4])
+            for other in self.slots:
+                if not other.pid and not self.stop_signal:
+                    self._start(other)
+
+    def _announce(self, version: str, loop: str, poller: str) -> None:
+        """Say that the server serves, and where."""
+        # With --reuseport several sockets have one address.
+        urls = list(dict.fromkeys(listener.url for listener in self._listeners()))
+        if logs.is_terminal():
+            logs.write(banner(self.settings, self.entry, urls, f"{version}, {loop}, {poller}"))
+            return
+        about = {
+            "entry": self.entry.name,
+            "how": self.entry.how or None,
+            "node": self.settings.node,
+            "pid": os.getpid(),
+            "workers": self.settings.workers,
+            "version": version,
+            "loop": loop,
+            "poller": poller,
+        }
+        for url in urls:
+            logs.log("info", "listening", url=url, **about)
+
+    def _reap(self) -> None:
+        """Notice workers that ended. Only ours are waited for."""
+        for slot in self.slots:
+            if slot.pid:
+                pid, status = os.waitpid(slot.pid, os.WNOHANG)
+                if pid:
+                    self._bury(slot, os.waitstatus_to_exitcode(status))
+        if self.stop_signal and not any(slot.pid for slot in self.slots) and self.exit_code is None:
+            self.exit_code = EXIT_ERROR if self.stop_failed else 0
+
+    def _bury(self, slot: Slot, code: int) -> None:
+        """A worker ended: replace it, unless the server is stopping or could never start."""
+        pid, slot.pid = slot.pid, 0
+        if slot.control is not None:
+            self.poll.unregister(slot.control.fileno())
+            slot.hang_up()
+        now = time.monotonic()
+        end = f"worker {slot.number} (pid {pid}) {describe_end(code)} after {now - slot.since:.1f} s"
+        if self.stop_signal:
+            if code not in (0, -signal.SIGTERM):  # killed by our own SIGTERM: it had not begun to serve
+                self.stop_failed = True
+                logs.log("error", end)
+        elif not self.announced:
+            if code != EXIT_CANNOT_START:  # else it has said why
+                logs.log("error", f"{end}, before it could serve")
+            self.exit_code = EXIT_CANNOT_START
+        else:
+            pause = slot.plan_restart(now)
+            when = f"in {pause:g} s" if pause else "now"
+            logs.log("error" if code else "warning", f"{end}; a new one starts {when}")
+
+    def _act_when_due(self) -> None:
+        """Start workers whose time has come; end those that outlived the stop."""
+        now = time.monotonic()
+        for slot in self.slots:
+            if slot.due is not None and slot.due <= now and self.exit_code is None:
+                self._start(slot)
+        if self.kill_at is not None and self.kill_at <= now:
+            late = [str(slot.number) for slot in self.slots if slot.pid]
+            logs.log("error", f"worker {', '.join(late)} did not end in time and is killed")
+            self._kill(EXIT_ERROR)
+
+    def _stop(self, number: int) -> None:
+        """Begin the end: our sockets first, so that they close when the workers have closed theirs."""
+        self.stop_signal = number
+        for listener in self._listeners():
+            listener.close()
+        for slot in self.slots:
+            slot.due = None
+            if slot.pid:
+                os.kill(slot.pid, signal.SIGTERM)
+        self.kill_at = time.monotonic() + self.settings.grace + HOOK_TIME
+        hint = " (again: end at once)" if number == signal.SIGINT else ""
+        logs.log("info", f"stopping: requests under way have {self.settings.grace:g} s{hint}")
+
+    def _end_at_once(self, number: int) -> None:
+        logs.log("warning", "ended at once by a second signal")
+        self._kill(EXIT_SIGNAL + number)
+
+    def _kill(self, exit_code: int) -> None:
+        """SIGKILL is certain, so waiting for the end is too."""
+        self.exit_code = exit_code
+        for slot in self.slots:
+            if slot.pid:
+                os.kill(slot.pid, signal.SIGKILL)
+                os.waitpid(slot.pid, 0)
+                slot.pid = 0
+
+
+def spawn(orders: dict[str, object]) -> int:
+    """Start a fresh interpreter with a worker's orders. Returns its process id."""
+    # It is born with the terminal's signals blocked, and ignores them as soon as it can.
+    return os.posix_spawn(
+        sys.executable,
+        [sys.executable, *interpreter_flags(), *RUN_WORKER],
+        {**os.environ, ORDERS: logs.to_json(orders)},
+        setsigmask=[signal.SIGINT, signal.SIGHUP],
+        setsigdef=[signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD],
+    )
+
+
+def _note(number: int, frame: object) -> None:
+    """A Python handler must exist for the wakeup descriptor to be written."""
+
+
+def describe_end(code: int) -> str:
+    """How a process ended, from its exit code."""
+    if code < 0:
+        return f"was ended by signal {-code} ({signal.strsignal(-code)})"
+    return f"ended with exit code {code}"
+
+
+def interpreter_flags() -> list[str]:
+    """Flags of this interpreter that workers shall have too; the environment hands on the rest."""
+    pairs = (
+        ("-I", sys.flags.isolated),
+        ("-E", sys.flags.ignore_environment),
+        ("-s", sys.flags.no_user_site),
+        ("-O", sys.flags.optimize == 1),
+        ("-OO", sys.flags.optimize == 2),
+        ("-B", sys.flags.dont_write_bytecode),
+    )
+    options = [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in sys._xoptions.items()]
+    return [flag for flag, on in pairs if on] + options + [f"-W{option}" for option in sys.warnoptions]
+
+
+def banner(settings: Settings, entry: Entry, urls: list[str], engine: str) -> str:
+    """What a person sees when the server serves."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    lines = [
+        f"80s {engine}, Python {python}",
+        f"  program  {entry.name}" + (f"  ({entry.how})" if entry.how else ""),
+        *(f"  at       {readable(url)}" for url in urls),
+        f"  workers  {settings.workers}" + ("  (errors are shown in the browser: --dev)" if settings.dev else ""),
+        "  stop     Ctrl+C",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def readable(url: str) -> str:
+    """A wildcard address cannot be opened in a browser."""
+    for wildcard in ("//0.0.0.0:", "//[::]:"):
+        if wildcard in url:
+            return url.replace(wildcard, "//localhost:") + "  (and every other address of this machine)"
+    return url
+
+
+def serve(settings: Settings, entry: Entry) -> int:
+    """Run the server. Returns its exit code."""
+    try:
+        supervisor = Supervisor(settings, entry)
+    except BindError as error:
+        logs.log("error", str(error))
+        return EXIT_ERROR
+    return supervisor.run()

@@ -1,0 +1,52 @@
+"""Fixtures that every test may ask for. The servers they start are ended, and looked over, when the test is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from server import Server
+
+# The command must mean the same wherever the tests run.
+for _name in [name for name in os.environ if name.startswith("EIGHTIES_") and name != "EIGHTIES_SANITIZE"]:
+    del os.environ[_name]
+
+
+class Serve(Protocol):
+    """The fixture `serve`: `Server`, in the test's own folder."""
+
+    def __call__(
+        self, program: str | Path, *arguments: str, env: dict[str, str] | None = None, wait: bool = True
+    ) -> Server: ...
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Start servers; `wait=False` for one that will not serve. Those still running are stopped, and must end well."""
+    servers: list[Server] = []
+
+    def start(program: str | Path, *arguments: str, env: dict[str, str] | None = None, wait: bool = True) -> Server:
+        server = Server(program, *arguments, folder=tmp_path, env=env)
+        servers.append(server)
+        return server.wait_until_serving() if wait else server
+
+    yield start
+    codes = []
+    try:
+        for server in servers:
+            if not server.ended:
+                codes.append(server.stop())
+    finally:
+        for server in servers:
+            server.kill()
+    assert not any(codes), servers[-1].stderr
+
+
+@pytest.fixture(params=[1, 2], ids=["1 worker", "2 workers"])
+def workers(request: pytest.FixtureRequest) -> int:
+    """How many workers to serve with."""
+    count: int = request.param
+    return count
