@@ -64,3 +64,16 @@ $(VENV)/.stamp-build: $(VENV)/.stamp-venv $(SOURCES)
 	mkdir -p build
 	$(INSTALL) -Cbuild-dir=build/release .
 	touch $@
+
+# What tests and lint need beyond the build; bench needs nothing more.
+$(VENV)/.stamp-dev: $(VENV)/.stamp-venv pyproject.toml
+	$(PIP) install "pytest>=8" "hypothesis>=6" "mypy>=1.10" "ruff>=0.5"
+	touch $@
+
+build/sanitize/.stamp: $(VENV)/.stamp-build
+	rm -rf build/sanitize/site
+	mkdir -p build/sanitize
+	$(INSTALL) --no-deps --target build/sanitize/site -Cbuild-dir=build/sanitize/build \
+	    -Csetup-args=-Dbuildtype=debugoptimized -Csetup-args=-Db_sanitize=address,undefined \
+	    -Csetup-args=-Db_lundef=false -Csetup-args=-Dwerror_ours=true .
+	touch $@

@@ -193,10 +193,10 @@ static ssize_t read_absolute(http1_head *head, span *rest, http1_error *error) {
   return 0;
 }
 
-static ssize_t read_target(http1_head *head, http1_error *error) {
+/* What the target means, once it is known to hold only bytes that a URL may hold. `mark` is its first "?", or NULL. */
+static ssize_t read_target(http1_head *head, const char *mark, http1_error *error) {
   span rest = head->target;
-  if (!rest.len || !all_of(rest.at, rest.len, TARGET))
-    return bad(error, 400, "the request target holds a byte that no URL may hold (RFC 9112 3.2)");
+  if (!rest.len) return bad(error, 400, "the request target is missing (RFC 9112 3)");
   if (head->method == HTTP1_OTHER && head->method_name.len == 7 && memcmp(head->method_name.at, "CONNECT", 7) == 0)
     return bad(error, 501, "CONNECT is not served");
   if (rest.len == 1 && *rest.at == '*') {
@@ -208,7 +208,6 @@ static ssize_t read_target(http1_head *head, http1_error *error) {
     ssize_t verdict = read_absolute(head, &rest, error);
     if (verdict) return verdict;
   }
-  const char *mark = rest.len ? memchr(rest.at, '?', rest.len) : NULL;
   head->path = (span){rest.at, mark ? (size_t)(mark - rest.at) : rest.len};
   if (mark) head->query = (span){mark + 1, rest.len - head->path.len - 1};
   if (!head->path.len) head->path = (span){head->method == HTTP1_OPTIONS && !mark ? "*" : "/", 1};
@@ -225,18 +224,23 @@ static ssize_t read_version(http1_head *head, const char *text, size_t len, http
   return 0;
 }
 
-static ssize_t read_request_line(http1_head *head, const char *line, size_t len, http1_error *error) {
-  const char *space = memchr(line, ' ', len);
-  const char *last = line + len;
-  while (space && *--last != ' ') continue;
-  if (!space || last == space) return bad(error, 400, "the request line is not METHOD TARGET VERSION (RFC 9112 3)");
-  head->method_name = (span){line, (size_t)(space - line)};
-  if (!http1_is_token(head->method_name.at, head->method_name.len))
-    return bad(error, 400, "the method is not a token (RFC 9110 9.1)");
-  head->method = method_of(head->method_name.at, head->method_name.len);
-  head->target = (span){space + 1, (size_t)(last - space - 1)};
-  ssize_t verdict = read_version(head, last + 1, len - (size_t)(last + 1 - line), error);
-  return verdict ? verdict : read_target(head, error);
+/* METHOD SP TARGET SP VERSION, each byte looked at once. `line` ends with CRLF; *next is set to what follows. */
+static ssize_t read_request_line(http1_head *head, const char *line, const char **next, http1_error *error) {
+  const char *at = line, *mark = NULL;
+  while (classes[(uint8_t)*at] & TOKEN) at++;
+  if (at == line || *at != ' ') return bad(error, 400, "the request line does not begin with a method and a space");
+  head->method_name = (span){line, (size_t)(at - line)};
+  head->method = method_of(line, head->method_name.len);
+  const char *target = ++at;
+  for (; classes[(uint8_t)*at] & TARGET; at++)
+    if (*at == '?' && !mark) mark = at;
+  if (*at != ' ') return bad(error, 400, "the request target holds a byte that no URL may hold (RFC 9112 3.2)");
+  head->target = (span){target, (size_t)(at - target)};
+  const char *version = ++at;
+  while (*at != '\n') at++; /* the head has been found: it is there, behind a carriage return */
+  *next = at + 1;
+  ssize_t verdict = read_version(head, version, (size_t)(at - version) - (at > version), error);
+  return verdict ? verdict : read_target(head, mark, error);
 }
 
 /* ---- header fields ---- */
@@ -309,18 +313,20 @@ static ssize_t read_known(http1_head *head, facts *f, const http1_field *field, 
   return 0;
 }
 
-/* One line without its CRLF into the next field. */
-static ssize_t read_field(http1_head *head, const char *line, size_t len, http1_error *error) {
+/* One line into the next field, each byte looked at once. `line` ends with CRLF; *next is set to what follows. */
+static ssize_t read_field(http1_head *head, const char *line, const char **next, http1_error *error) {
+  const char *colon = line;
   if (*line == ' ' || *line == '\t') return bad(error, 400, "a header field is folded over lines (RFC 9112 5.2)");
-  const char *end = line + len, *colon = line;
-  while (colon < end && (classes[(uint8_t)*colon] & TOKEN)) colon++;
-  if (colon == line || colon == end || *colon != ':')
-    return bad(error, 400, "a header field has no valid name (RFC 9112 5.1)");
+  while (classes[(uint8_t)*colon] & TOKEN) colon++;
+  if (colon == line || *colon != ':') return bad(error, 400, "a header field has no valid name (RFC 9112 5.1)");
   const char *value = colon + 1;
-  while (value < end && (*value == ' ' || *value == '\t')) value++;
-  while (end > value && (end[-1] == ' ' || end[-1] == '\t')) end--;
-  if (!http1_is_value(value, (size_t)(end - value)))
+  while (*value == ' ' || *value == '\t') value++;
+  const char *end = value;
+  while (classes[(uint8_t)*end] & VALUE) end++;
+  if (end[0] != '\r' || end[1] != '\n')
     return bad(error, 400, "a header field value holds a control byte (RFC 9110 5.5)");
+  *next = end + 2;
+  while (end > value && (end[-1] == ' ' || end[-1] == '\t')) end--;
   const char *base = head->bytes.at;
   head->fields[head->n_fields++] = (http1_field){(uint32_t)(line - base), (uint32_t)(colon - line),
                                                  (uint32_t)(value - base), (uint32_t)(end - value)};
@@ -346,14 +352,12 @@ static ssize_t parse(const char *in, size_t len, size_t start, const http1_limit
   http1_field *room = head->fields;
   *head = (http1_head){.bytes = {in, len}, .fields = room, .host = -1, .query = {in, 0}};
   facts f = {0};
-  const char *line = in + start, *end = in + len - 2; /* the empty line */
-  const char *stop = memchr(line, '\n', (size_t)(end - line));
-  ssize_t verdict = stop ? read_request_line(head, line, (size_t)(stop - 1 - line), error) : 0;
+  const char *line, *end = in + len - 2; /* the empty line */
+  ssize_t verdict = read_request_line(head, in + start, &line, error);
   if (verdict) return verdict;
-  for (line = stop + 1; line < end; line = stop + 1) {
+  while (line < end) {
     if (head->n_fields == limits->max_fields) return bad(error, 431, "more header fields than max_headers");
-    stop = memchr(line, '\n', (size_t)(end - line));
-    if ((verdict = read_field(head, line, (size_t)(stop - 1 - line), error))) return verdict;
+    if ((verdict = read_field(head, line, &line, error))) return verdict;
     if ((verdict = read_known(head, &f, &head->fields[head->n_fields - 1], error))) return verdict;
   }
   verdict = conclude(head, &f, error);

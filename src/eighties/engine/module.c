@@ -87,17 +87,13 @@ static int import_asyncio(module_state *m) {
 }
 
 static int intern_names(module_state *m) {
-  m->task_names = Py_BuildValue("(ss)", "loop", "context");
-#if PY_VERSION_HEX >= 0x030C0000
-  m->eager_names = Py_BuildValue("(sss)", "loop", "context", "eager_start");
-  if (!m->eager_names) return -1;
-#endif
+  m->str_context = PyUnicode_InternFromString("context");
   m->add_done_callback = PyUnicode_InternFromString("add_done_callback");
   m->result = PyUnicode_InternFromString("result");
   m->cancel = PyUnicode_InternFromString("cancel");
   m->call_soon = PyUnicode_InternFromString("call_soon");
   m->done = PyUnicode_InternFromString("done");
-  return m->task_names && m->add_done_callback && m->result && m->cancel && m->call_soon && m->done ? 0 : -1;
+  return m->str_context && m->add_done_callback && m->result && m->cancel && m->call_soon && m->done ? 0 : -1;
 }
 
 static int module_exec(PyObject *module) {
@@ -134,8 +130,7 @@ static int module_clear(PyObject *module) {
   Py_CLEAR(m->file);
   Py_CLEAR(m->task);
   Py_CLEAR(m->cancelled_error);
-  Py_CLEAR(m->eager_names);
-  Py_CLEAR(m->task_names);
+  Py_CLEAR(m->str_context);
   Py_CLEAR(m->add_done_callback);
   Py_CLEAR(m->result);
   Py_CLEAR(m->cancel);

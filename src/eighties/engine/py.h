@@ -27,8 +27,8 @@ typedef struct {
   PyTypeObject *engine, *request, *response, *route, *multidict, *file;
   PyObject *task;                               /* asyncio.Task */
   PyObject *cancelled_error;                    /* asyncio.CancelledError */
-  PyObject *eager_names, *task_names;           /* keyword names of its calls */
   PyObject *add_done_callback, *result, *cancel, *call_soon, *done; /* method names */
+  PyObject *str_context;
   unsigned engines, requests, left_over; /* live objects; what engines left behind */
 } module_state;
 
@@ -50,6 +50,8 @@ typedef struct {
   PyObject *poll; /* bound method, for call_soon */
   router *router;
   PyObject *spare; /* a request to be used again */
+  PyObject *task_keywords; /* how tasks are made */
+  PyObject *context, *spare_context; /* what handlers' contexts are copies of; an empty one to be used again */
   Py_buffer scoreboard;
   int worker;
   Py_ssize_t tasks;
@@ -107,6 +109,7 @@ void request_wake(PyObject **waiter);
 int request_send_head(request_object *r, response_object *response, bool streamed);
 /* py_handler.c */
 void handler_run(request_object *r);
+int handler_note_context(engine_object *e); /* remember the loop's context, once */
 void handler_abandon(request_object *r); /* cancel its task */
 PyObject *handler_done(PyObject *self, PyObject *task);
 void handler_log(engine_object *e, const char *level, const char *message);

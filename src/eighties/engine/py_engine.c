@@ -161,7 +161,7 @@ static int read_options(PyObject *args, PyObject *kwargs, options *o) {
   static char *names[] = {"loop", "limits", "request_type",  "respond", "failed",       "pump",       "settle",
                           "log",  "server_header", "worker", "accept_batch", "scoreboard", NULL};
   *o = (options){.server_header = "80s", .accept_batch = 1, .scoreboard = Py_None};
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO$OOOOOOziiO:Engine", names, &o->loop, &o->limits,
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OOOOOOziiO:Engine", names, &o->loop, &o->limits,
                                    &o->request_type, &o->respond, &o->failed, &o->pump, &o->settle, &o->log,
                                    &o->server_header, &o->worker, &o->accept_batch, &o->scoreboard))
     return -1;
@@ -233,6 +233,9 @@ static int engine_traverse(PyObject *self, visitproc visit, void *arg) {
   Py_VISIT(e->fallback_405);
   Py_VISIT(e->poll);
   Py_VISIT(e->spare);
+  Py_VISIT(e->context);
+  Py_VISIT(e->task_keywords);
+  Py_VISIT(e->spare_context);
   for (conn *c = e->server ? e->server->conns : NULL; c; c = c->next) Py_VISIT((PyObject *)c->exchange);
   return 0;
 }
@@ -241,6 +244,9 @@ static int engine_clear(PyObject *self) {
   engine_object *e = (engine_object *)self;
   if (e->server && e->loop) server_close(e->server);
   Py_CLEAR(e->spare);
+  Py_CLEAR(e->context);
+  Py_CLEAR(e->task_keywords);
+  Py_CLEAR(e->spare_context);
   Py_CLEAR(e->poll);
   Py_CLEAR(e->loop);
   Py_CLEAR(e->request_type);
@@ -278,6 +284,7 @@ static PyObject *engine_fileno(PyObject *self, PyObject *Py_UNUSED(none)) {
 }
 
 static PyObject *engine_poll(PyObject *self, PyObject *Py_UNUSED(none)) {
+  if (handler_note_context((engine_object *)self) < 0) return NULL;
   Py_INCREF(self);
   server_poll(((engine_object *)self)->server);
   Py_DECREF(self);

@@ -5,6 +5,8 @@
  */
 #include "py.h"
 
+#define EAGER (PY_VERSION_HEX >= 0x030C0000) /* tasks can run their first step at once */
+
 static void settle_value(request_object *r, PyObject *value);
 static void fail(request_object *r);
 
@@ -62,11 +64,30 @@ static void fail(request_object *r) {
 
 static PyMethodDef done_method = {"_done", handler_done, METH_O, NULL};
 
-/* Make a task of a coroutine. From 3.12 on it runs at once, up to where it first waits. */
+static PyObject *take_context(engine_object *e);
+static void give_context(engine_object *e, PyObject *context);
+
+/* Make a task of a coroutine. From 3.12 on it runs at once, up to where it first waits. The keywords are kept: a task is
+ * most of what an async def costs, and a new dict a good part of a task. */
 static PyObject *new_task(engine_object *e, PyObject *coroutine, PyObject *context) {
-  module_state *m = e->state;
-  PyObject *args[] = {coroutine, e->loop, context, Py_True};
-  return PyObject_Vectorcall(m->task, args, 1, m->eager_names ? m->eager_names : m->task_names);
+  PyObject *keywords = e->task_keywords, *args = PyTuple_Pack(1, coroutine), *task = NULL;
+  e->task_keywords = NULL;
+  if (!keywords) {
+    keywords = Py_BuildValue("{sO}", "loop", e->loop);
+#if PY_VERSION_HEX >= 0x030C0000
+    if (keywords && PyDict_SetItemString(keywords, "eager_start", Py_True) < 0) Py_CLEAR(keywords);
+#endif
+  }
+  if (args && keywords && PyDict_SetItem(keywords, e->state->str_context, context) == 0)
+    task = PyObject_Call(e->state->task, args, keywords);
+  Py_XDECREF(args);
+  if (keywords && Py_REFCNT(keywords) == 1 && !e->task_keywords && e->server) {
+    if (PyDict_SetItem(keywords, e->state->str_context, Py_None) < 0) Py_CLEAR(keywords);
+    e->task_keywords = keywords;
+  } else {
+    Py_XDECREF(keywords);
+  }
+  return task;
 }
 
 static int follow(request_object *r, PyObject *task) {
@@ -86,29 +107,41 @@ static bool is_done(engine_object *e, PyObject *task) {
   return result;
 }
 
-static void task_ended(request_object *r, PyObject *task);
+static void value_ended(request_object *r, PyObject *value);
 
-static void start_task(request_object *r, PyObject *coroutine, PyObject *context) {
-  engine_object *e = r->engine;
-  PyObject *own = context ? Py_NewRef(context) : PyContext_CopyCurrent();
-  PyObject *task = own ? new_task(e, coroutine, own) : NULL;
-  Py_XDECREF(own);
-  if (!task) {
-    fail(r);
-    return;
-  }
-  if (e->state->eager_names && is_done(e, task)) {
-    task_ended(r, task);
-  } else if (follow(r, task) < 0) {
+/* The task waits: go on when it has ended. */
+static void await_task(request_object *r, PyObject *task) {
+  if (follow(r, task) < 0) {
     fail(r);
   } else if (r->conn) {
     Py_XSETREF(r->task, Py_NewRef(task));
   } else { /* the client left while the first step ran */
-    PyObject *result = PyObject_CallMethodNoArgs(task, e->state->cancel);
+    PyObject *result = PyObject_CallMethodNoArgs(task, r->engine->state->cancel);
     if (!result) PyErr_WriteUnraisable(task);
     Py_XDECREF(result);
   }
+}
+
+static void start_task(request_object *r, PyObject *coroutine, PyObject *context) {
+  engine_object *e = r->engine;
+  PyObject *own = context ? Py_NewRef(context) : take_context(e);
+  PyObject *task = own ? new_task(e, coroutine, own) : NULL;
+  if (!task) {
+    Py_XDECREF(own);
+    fail(r);
+    return;
+  }
+  if (EAGER && is_done(e, task)) {
+    PyObject *value = PyObject_CallMethodNoArgs(task, e->state->result);
+    Py_DECREF(task);
+    give_context(e, own);
+    value_ended(r, value);
+    Py_XDECREF(value);
+    return;
+  }
+  await_task(r, task);
   Py_DECREF(task);
+  Py_DECREF(own);
 }
 
 /* A streamed answer has ended, well or not. */
@@ -128,8 +161,8 @@ static void stream_ended(request_object *r, bool well) {
   }
 }
 
-static void task_ended(request_object *r, PyObject *task) {
-  PyObject *value = PyObject_CallMethodNoArgs(task, r->engine->state->result);
+/* A task has ended with a value, or with the exception that is set. */
+static void value_ended(request_object *r, PyObject *value) {
   if (!r->conn) { /* the client has left, or got a 503: only a mistake is still worth a word */
     if (!value && PyErr_ExceptionMatches(r->engine->state->cancelled_error)) PyErr_Clear();
     else if (!value) fail(r);
@@ -140,6 +173,11 @@ static void task_ended(request_object *r, PyObject *task) {
   } else {
     fail(r);
   }
+}
+
+static void task_ended(request_object *r, PyObject *task) {
+  PyObject *value = PyObject_CallMethodNoArgs(task, r->engine->state->result);
+  value_ended(r, value);
   Py_XDECREF(value);
 }
 
@@ -236,17 +274,40 @@ static PyObject *call(request_object *r) {
   return PyObject_Vectorcall(r->route->handler, args + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
 }
 
+/* ---- contexts ---- */
+
+/* The loop's own context: a handler's must be a copy of it and not of whatever context the engine is called in, which may
+ * be that of another request. */
+int handler_note_context(engine_object *e) {
+  if (!e->context) e->context = PyContext_CopyCurrent();
+  return e->context ? 0 : -1;
+}
+
+/* A context in which no variable is set is as good as a new copy of an empty one. */
+static PyObject *take_context(engine_object *e) {
+  PyObject *context = e->spare_context;
+  e->spare_context = NULL;
+  return context ? context : PyContext_Copy(e->context);
+}
+
+static void give_context(engine_object *e, PyObject *context) {
+  if (Py_REFCNT(context) == 1 && !e->spare_context && e->server && PyObject_Size(context) == 0)
+    e->spare_context = context;
+  else
+    Py_DECREF(context);
+}
+
 /* An async def only makes its coroutine here; the task brings the context. A plain def gets a copy of its own, so that a
  * ContextVar set in one request is not seen by another. */
-void handler_run(request_object *r) {
-  if (r->route->is_async) {
-    PyObject *coroutine = call(r);
-    if (coroutine) settle_value(r, coroutine);
-    else fail(r);
-    Py_XDECREF(coroutine);
-    return;
-  }
-  PyObject *context = PyContext_CopyCurrent();
+static void run_async(request_object *r) {
+  PyObject *coroutine = call(r);
+  if (coroutine) settle_value(r, coroutine);
+  else fail(r);
+  Py_XDECREF(coroutine);
+}
+
+static void run_plain(request_object *r, engine_object *e) {
+  PyObject *context = take_context(e);
   if (!context || PyContext_Enter(context) < 0) {
     Py_XDECREF(context);
     fail(r);
@@ -262,5 +323,13 @@ void handler_run(request_object *r) {
     PyContext_Exit(context);
   }
   Py_XDECREF(value);
-  Py_DECREF(context);
+  give_context(e, context);
+}
+
+void handler_run(request_object *r) {
+  engine_object *e = (engine_object *)Py_NewRef(r->engine);
+  if (handler_note_context(e) < 0) fail(r);
+  else if (r->route->is_async) run_async(r);
+  else run_plain(r, e);
+  Py_DECREF(e);
 }

@@ -1,13 +1,18 @@
 /* py_multidict.c - MultiDict: names to values, a name may stand several times. Interface: _engine.pyi.
  *
- * `first` is a dict of each name's first value. Only when a name repeats are there also `pairs`, all in order, and
- * `more`, from repeated names to lists of their values: so every operation is linear in what it returns.
+ * Most have a few pairs of which one is looked up: up to FEW stand in an array. When more come, or anything else is asked,
+ * they move to `first`, a dict of each name's first value. Only when a name repeats are there also `pairs`, all in order,
+ * and `more`, from repeated names to lists of their values: so every operation is linear in what it returns.
  */
 #include "py.h"
+
+#define FEW 4
 
 typedef struct {
   PyObject_HEAD
   PyObject *first, *pairs, *more;
+  PyObject *few[2 * FEW]; /* name, value, ... until `first` is made */
+  int n_few;
   bool ignore_case;
 } multidict;
 
@@ -15,10 +20,7 @@ static multidict *make(module_state *m, bool ignore_case) {
   multidict *d = (multidict *)m->multidict->tp_alloc(m->multidict, 0);
   if (!d) return NULL;
   d->ignore_case = ignore_case;
-  d->first = PyDict_New();
-  if (d->first) return d;
-  Py_DECREF(d);
-  return NULL;
+  return d;
 }
 
 /* The pairs so far, in order: until now no name was repeated. */
@@ -40,7 +42,7 @@ static int add_more(multidict *d, PyObject *name, PyObject *value) {
   return result;
 }
 
-static int add(multidict *d, PyObject *name, PyObject *value) {
+static int add_indexed(multidict *d, PyObject *name, PyObject *value) {
   int known = PyDict_Contains(d->first, name);
   if (known < 0) return -1;
   if (known) {
@@ -56,9 +58,28 @@ static int add(multidict *d, PyObject *name, PyObject *value) {
   return result;
 }
 
+static void clear_few(multidict *d) {
+  while (d->n_few > 0) Py_CLEAR(d->few[--d->n_few]);
+}
+
+/* Move the few to the dict; everything but the commonest look-up works on that. */
+static int make_index(multidict *d) {
+  if (d->first) return 0;
+  d->first = PyDict_New();
+  int result = d->first ? 0 : -1;
+  for (int i = 0; result == 0 && i < d->n_few; i += 2) result = add_indexed(d, d->few[i], d->few[i + 1]);
+  clear_few(d);
+  return result;
+}
+
 /* Takes over both references. */
 static int add_owned(multidict *d, PyObject *name, PyObject *value) {
-  int result = name && value ? add(d, name, value) : -1;
+  if (name && value && !d->first && d->n_few < 2 * FEW) {
+    d->few[d->n_few++] = name;
+    d->few[d->n_few++] = value;
+    return 0;
+  }
+  int result = name && value && make_index(d) == 0 ? add_indexed(d, name, value) : -1;
   Py_XDECREF(name);
   Py_XDECREF(value);
   return result;
@@ -145,6 +166,7 @@ static int multidict_traverse(PyObject *self, visitproc visit, void *arg) {
   Py_VISIT(d->first);
   Py_VISIT(d->pairs);
   Py_VISIT(d->more);
+  for (int i = 0; i < d->n_few; i++) Py_VISIT(d->few[i]);
   return 0;
 }
 
@@ -153,6 +175,7 @@ static int multidict_clear(PyObject *self) {
   Py_CLEAR(d->first);
   Py_CLEAR(d->pairs);
   Py_CLEAR(d->more);
+  clear_few(d);
   return 0;
 }
 
@@ -166,8 +189,13 @@ static void multidict_dealloc(PyObject *self) {
 
 /* A borrowed value, or NULL with no exception when the name is not there. */
 static PyObject *find(multidict *d, PyObject *name) {
-  PyObject *key = folded(d, name);
-  PyObject *value = key ? PyDict_GetItemWithError(d->first, key) : NULL;
+  PyObject *key = folded(d, name), *value = NULL;
+  if (key && !d->first && PyUnicode_Check(key)) {
+    for (int i = 0; !value && i < d->n_few; i += 2)
+      if (PyUnicode_Compare(d->few[i], key) == 0) value = d->few[i + 1];
+  } else if (key && make_index(d) == 0) {
+    value = PyDict_GetItemWithError(d->first, key);
+  }
   Py_XDECREF(key);
   return value;
 }
@@ -184,9 +212,15 @@ static int multidict_contains(PyObject *self, PyObject *name) {
   return value ? 1 : PyErr_Occurred() ? -1 : 0;
 }
 
-static Py_ssize_t multidict_len(PyObject *self) { return PyDict_GET_SIZE(((multidict *)self)->first); }
+static Py_ssize_t multidict_len(PyObject *self) {
+  multidict *d = (multidict *)self;
+  return make_index(d) < 0 ? -1 : PyDict_GET_SIZE(d->first);
+}
 
-static PyObject *multidict_iter(PyObject *self) { return PyObject_GetIter(((multidict *)self)->first); }
+static PyObject *multidict_iter(PyObject *self) {
+  multidict *d = (multidict *)self;
+  return make_index(d) < 0 ? NULL : PyObject_GetIter(d->first);
+}
 
 static PyObject *multidict_get(PyObject *self, PyObject *const *args, Py_ssize_t n) {
   if (n < 1 || n > 2) return PyErr_Format(PyExc_TypeError, "get takes a name and a default, not %zd arguments", n);
@@ -197,7 +231,7 @@ static PyObject *multidict_get(PyObject *self, PyObject *const *args, Py_ssize_t
 
 static PyObject *multidict_getall(PyObject *self, PyObject *name) {
   multidict *d = (multidict *)self;
-  PyObject *key = folded(d, name), *result = NULL;
+  PyObject *key = make_index(d) < 0 ? NULL : folded(d, name), *result = NULL;
   if (!key) return NULL;
   PyObject *many = d->more ? PyDict_GetItemWithError(d->more, key) : NULL;
   if (many) {
@@ -212,19 +246,23 @@ static PyObject *multidict_getall(PyObject *self, PyObject *name) {
 }
 
 static PyObject *multidict_keys(PyObject *self, PyObject *Py_UNUSED(none)) {
-  return PyDict_Keys(((multidict *)self)->first);
+  multidict *d = (multidict *)self;
+  return make_index(d) < 0 ? NULL : PyDict_Keys(d->first);
 }
 
 static PyObject *multidict_values(PyObject *self, PyObject *Py_UNUSED(none)) {
-  return PyDict_Values(((multidict *)self)->first);
+  multidict *d = (multidict *)self;
+  return make_index(d) < 0 ? NULL : PyDict_Values(d->first);
 }
 
 static PyObject *multidict_items(PyObject *self, PyObject *Py_UNUSED(none)) {
-  return PyDict_Items(((multidict *)self)->first);
+  multidict *d = (multidict *)self;
+  return make_index(d) < 0 ? NULL : PyDict_Items(d->first);
 }
 
 static PyObject *multidict_pairs(PyObject *self, PyObject *Py_UNUSED(none)) {
   multidict *d = (multidict *)self;
+  if (make_index(d) < 0) return NULL;
   return d->pairs ? PyList_GetSlice(d->pairs, 0, PyList_GET_SIZE(d->pairs)) : PyDict_Items(d->first);
 }
 

@@ -145,6 +145,8 @@ class Worker:
         self.orders = orders
         self.settings = orders.settings
         self.stop = asyncio.Event()
+        # The task that runs the on_start hooks, while it does.
+        self.starting: asyncio.Task[int] | None = None
 
     def run(self) -> int:
         """Serve until told to stop. Returns the exit code."""
@@ -153,10 +155,12 @@ class Worker:
         except LoadError as error:
             return say_why(error)
         try:
-            # Before the program runs, so that a stop asked for meanwhile is not lost.
-            loop.add_signal_handler(signal.SIGTERM, self.stop.set)
+            # Until here SIGTERM just ends the process, which has nothing to lose yet.
             app = load_app(locate(self.settings.entry), self.settings)
+            loop.add_signal_handler(signal.SIGTERM, self.begin_to_stop)
             return loop.run_until_complete(self.serve(app, loop))
+        except asyncio.CancelledError:  # told to stop while starting
+            return 0
         except LoadError as error:
             return say_why(error)
         except Exception as error:
@@ -168,7 +172,10 @@ class Worker:
 
     async def serve(self, app: App, loop: asyncio.AbstractEventLoop) -> int:
         """From the first hook to the last."""
+        # The hooks run in this task, not in one of their own: context variables they set are seen by handlers.
+        self.starting = asyncio.current_task()
         await start_app(app)
+        self.starting = None
         engine = self.make_engine(app, loop)
         # What is loaded by now stays: the collector need not look at it again.
         gc.enable()
@@ -224,10 +231,18 @@ class Worker:
         except OSError:
             pass
         asyncio.get_running_loop().remove_reader(self.orders.control)
+        if self.stop.is_set():
+            return
         logs.log("error", "the parent process is gone: answering what is under way, then ending")
         # Nobody is left to end a handler that blocks: the kernel does, unless all is done before.
         signal.setitimer(signal.ITIMER_REAL, self.settings.grace + HOOK_TIME)
         self.stop.set()
+
+    def begin_to_stop(self) -> None:
+        """SIGTERM: serve no longer; a start that is under way is given up."""
+        self.stop.set()
+        if self.starting is not None:
+            self.starting.cancel()
 
     async def drain(self, engine: Engine) -> None:
         """Accept no more, and wait for what is under way as long as the grace allows."""
