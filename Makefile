@@ -7,11 +7,11 @@ SECONDS = 60
 
 VENV = .venv
 PYTHON = $(VENV)/bin/python
-PIP = $(PYTHON) -m pip --disable-pip-version-check --quiet
-# The build finds meson and ninja on PATH.
-INSTALL = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PIP) install --no-build-isolation
-SOURCES := $(shell find src tests/c -type f ! -name '*.pyc' 2>/dev/null) meson.build pyproject.toml
-PYTHON_CODE = src tests bench examples
+PIP = $(PYTHON) -m pip --disable-pip-version-check --no-input --quiet
+# Compiled here, with the tools of the virtual environment, looked for on PATH; warnings are errors for developers.
+BUILD = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PIP) install --no-build-isolation -Csetup-args=-Dwerror_ours=true
+PYTHON_CODE = src tests bench examples tools
+SOURCES := $(shell find src tests/c -type f ! -name '*.pyc' 2>/dev/null) meson.build meson.options pyproject.toml
 
 .PHONY: run build test lint sanitize fuzz bench docs clean
 .SILENT:
@@ -24,7 +24,7 @@ build: $(VENV)/.stamp-build
 test: lint
 	$(PYTHON) -m pytest tests
 
-lint: build $(VENV)/.stamp-dev
+lint: $(VENV)/.stamp-build $(VENV)/.stamp-test
 	$(PYTHON) -m ruff check --quiet $(PYTHON_CODE)
 	$(PYTHON) -m ruff format --quiet --check $(PYTHON_CODE)
 	$(PYTHON) -m mypy --strict $(PYTHON_CODE)
@@ -32,48 +32,57 @@ lint: build $(VENV)/.stamp-dev
 	if command -v clang-format >/dev/null; then \
 	    find src tests fuzz bench -name '*.[ch]' -exec clang-format --dry-run -Werror {} +; fi
 
-# The whole suite on an engine built with AddressSanitizer and UndefinedBehaviorSanitizer.
-sanitize: build/sanitize/.stamp $(VENV)/.stamp-dev
+# The whole suite with an engine that AddressSanitizer and UndefinedBehaviorSanitizer watch. Python itself must then
+# use malloc, and what it never frees is no leak of ours.
+sanitize: build/sanitize/.stamp $(VENV)/.stamp-test
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	ASAN_OPTIONS=detect_leaks=0:abort_on_error=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-	PYTHONMALLOC=malloc PYTHONPATH=build/sanitize/site EIGHTIES_SANITIZE=1 \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc \
+	PYTHONPATH="$(CURDIR)/build/sanitize/site" EIGHTIES_SANITIZE=1 \
 	$(PYTHON) -m pytest -m "not lint and not browser" -p no:cacheprovider tests
 
-fuzz: $(VENV)/.stamp-build
+fuzz: $(VENV)/.stamp-venv
 	tools/need.sh fuzz
 	$(MAKE) --no-print-directory -C fuzz run SECONDS=$(SECONDS)
 
-bench: build $(VENV)/.stamp-dev
+bench: $(VENV)/.stamp-build
 	tools/need.sh bench
-	$(PYTHON) -m bench
+	$(PYTHON) bench/bench.py
+
+docs: $(VENV)/.stamp-venv
+	$(PYTHON) tools/check_links.py
 
 clean:
-	rm -rf build dist $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find . -name __pycache__ -type d -exec rm -rf {} +
+	rm -rf build dist $(VENV) .bench-venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A virtual environment with the build's own tools. Build folders remember its paths, so they go with the old one.
+# A virtual environment with the tools of the build. Build folders remember its paths, so they go with the old one.
 $(VENV)/.stamp-venv: tools/find-python.sh tools/need.sh
 	tools/need.sh build
 	rm -rf build
-	python=$$(tools/find-python.sh) && $$python -m venv --clear $(VENV)
+	python=$$(tools/find-python.sh) && echo "setting up $(VENV) with $$python" && $$python -m venv --clear $(VENV)
 	$(PIP) install --upgrade pip
-	$(PIP) install meson-python meson ninja
+	$(PIP) install $$($(PYTHON) tools/requires.py build)
 	touch $@
+
+# The interpreter may be gone since: begin anew.
+ifeq ($(shell $(PYTHON) -c '' 2>/dev/null && echo starts),)
+$(VENV)/.stamp-venv: start-anew
+start-anew: ;
+endif
 
 $(VENV)/.stamp-build: $(VENV)/.stamp-venv $(SOURCES)
 	mkdir -p build
-	$(INSTALL) -Cbuild-dir=build/release .
+	$(BUILD) -Cbuild-dir=build/release .
 	touch $@
 
-# What tests and lint need beyond the build; bench needs nothing more.
-$(VENV)/.stamp-dev: $(VENV)/.stamp-venv pyproject.toml
-	$(PIP) install "pytest>=8" "hypothesis>=6" "mypy>=1.10" "ruff>=0.5"
+$(VENV)/.stamp-test: $(VENV)/.stamp-venv pyproject.toml
+	$(PIP) install $$($(PYTHON) tools/requires.py test)
 	touch $@
 
-build/sanitize/.stamp: $(VENV)/.stamp-build
+build/sanitize/.stamp: $(VENV)/.stamp-venv $(SOURCES)
 	rm -rf build/sanitize/site
 	mkdir -p build/sanitize
-	$(INSTALL) --no-deps --target build/sanitize/site -Cbuild-dir=build/sanitize/build \
-	    -Csetup-args=-Dbuildtype=debugoptimized -Csetup-args=-Db_sanitize=address,undefined \
-	    -Csetup-args=-Db_lundef=false -Csetup-args=-Dwerror_ours=true .
+	$(BUILD) --no-deps --target build/sanitize/site -Cbuild-dir=build/sanitize/meson \
+	    -Csetup-args=-Dbuildtype=debugoptimized -Csetup-args=-Db_lto=false \
+	    -Csetup-args=-Db_sanitize=address,undefined -Csetup-args=-Db_lundef=false .
 	touch $@

@@ -95,16 +95,17 @@ class Crowd:
 
     def _run(self) -> None:
         while self.going:
-            started = [float("inf")]
-            result: object
-            try:
-                answer = ask(self.address, self.path, lambda: started.__setitem__(0, time.monotonic()))
-                result = whole(answer) or answer
-            except OSError as error:
-                result = error
-            self.asked.append((started[0], result))
-            if result is not True:
+            self.asked.append(self._attempt())
+            if self.asked[-1][1] is not True:
                 time.sleep(0.01)
+
+    def _attempt(self) -> tuple[float, object]:
+        sent = [float("inf")]
+        try:
+            answer = ask(self.address, self.path, lambda: sent.__setitem__(0, time.monotonic()))
+            return sent[0], whole(answer) or answer
+        except OSError as error:
+            return sent[0], error
 
     def wait_for_more(self, count: int) -> None:
         """Wait until so many more requests have been answered well."""

@@ -357,7 +357,7 @@ REQUEST_LINES = {
     "bad-port": (b"GET http://a:x/echo HTTP/1.1", 400), "no-target": (b"GET  HTTP/1.1", 400), "one-word": (b"GET", 400),
     "method-at": (b"G@T /echo HTTP/1.1", 400), "no-method": (b"/echo HTTP/1.1", 400),
     "asterisk-path": (b"OPTIONS *a HTTP/1.1", 400),
-    "tls": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400), "h2": (b"PRI * HTTP/2.0", 400),
+    "tls": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400), "h2": (b"PRI * HTTP/2.0", 505),
 }  # fmt: skip
 
 

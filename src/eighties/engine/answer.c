@@ -133,7 +133,8 @@ static void choose_framing(conn *c, const answer *a) {
   c->chunked_out = !none && a->length < 0 && !c->http10;
   c->counted = none || a->length >= 0;
   c->out_left = none || a->length < 0 ? 0 : (uint64_t)a->length;
-  if (a->close || c->server->draining || (!none && a->length < 0 && c->http10)) c->keep_alive = false;
+  bool until_close = !none && a->length < 0 && c->http10;
+  if (a->close || c->server->draining || until_close || conn_body_in_the_way(c)) c->keep_alive = false;
 }
 
 static char *put_framing(char *to, const conn *c, const answer *a) {

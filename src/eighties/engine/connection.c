@@ -192,7 +192,7 @@ static uint32_t rate_deadline(const conn *c, uint32_t timeout) {
   return (uint32_t)(slow < silent ? slow : silent);
 }
 
-/* The second at which the wait ends, or 0 for never. */
+/* The last second of the wait, or 0 for never. Seconds are cut off, so it is over when that second is. */
 static uint32_t deadline_of(const conn *c) {
   const limits *l = &c->server->limits;
   switch (c->wait) {
@@ -214,11 +214,11 @@ void conn_arm(conn *c) {
   uint8_t wait = waiting_for(c);
   if (wait != c->wait) {
     c->wait = wait;
-    c->since = c->progress = s->wheel.now;
+    c->since = c->progress = s->now;
     c->moved = 0;
   }
   uint32_t deadline = deadline_of(c);
-  if (deadline) wheel_set(&s->wheel, &c->timer, deadline);
+  if (deadline) wheel_set(&s->wheel, &c->timer, deadline + 1);
   else wheel_stop(&s->wheel, &c->timer);
 }
 
@@ -226,8 +226,8 @@ void conn_due(timer *t) {
   conn *c = (conn *)((char *)t - offsetof(conn, timer));
   server *s = c->server;
   uint32_t deadline = deadline_of(c);
-  if (deadline > s->wheel.now) {
-    wheel_set(&s->wheel, t, deadline);
+  if (deadline >= s->wheel.now) {
+    wheel_set(&s->wheel, t, deadline + 1);
     return;
   }
   conn_ref(c);
@@ -262,7 +262,6 @@ void conn_refuse(conn *c, int status, const char *reason) {
     snprintf(text, sizeof text, "%d %s: %s\n", status, answer_phrase(status), reason);
     if (c->out == OUT_IDLE) conn_set_out(c, OUT_OWED);
     c->keep_alive = false;
-    if (c->in == IN_HEAD) c->is_head = c->http10 = false;
     c->closing = c->linger = true;
     if (answer_text(c, status, text, "")) conn_set_out(c, OUT_IDLE);
     else conn_close(c);

@@ -276,6 +276,7 @@ bool conn_write_file(conn *c, int fd, size_t offset, size_t len, void *owner);
 /* A piece of a streamed answer, framed where needed; `owner` keeps the bytes and is given up. */
 bool conn_write_chunk(conn *c, const char *at, size_t len, void *owner);
 bool conn_send_ready(const conn *c);                        /* whether more output is welcome */
+bool conn_body_in_the_way(const conn *c);                   /* an unread body keeps it from going on */
 void conn_end_answer(conn *c);                              /* the answer is complete */
 void conn_abort(conn *c);                                   /* the answer cannot be completed: cut the connection */
 void conn_continue(conn *c);                                /* a stream wants its body: send 100 where expected */
@@ -329,6 +330,7 @@ struct server {
   unsigned conns_alive;   /* with those that are closed but still referenced; for leak checks */
   int accept_batch;
   bool polling, draining, accept_paused, ticking;
+  uint32_t now;           /* monotonic second, read once a turn */
   uint64_t budget_end;    /* monotonic ns */
   unsigned work;          /* units since the last look at the clock */
   wheel wheel;

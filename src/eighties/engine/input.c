@@ -303,7 +303,7 @@ static void receive(conn *c) {
   if (n < SCRATCH_BYTES && !c->hung_up && !c->broken) c->readable = false;
   s->counters[COUNT_BYTES_IN] += (uint64_t)n;
   if (c->in == IN_BODY) {
-    c->progress = s->wheel.now;
+    c->progress = s->now;
     c->moved += (uint64_t)n;
   }
   size_t used = 0;

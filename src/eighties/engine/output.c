@@ -70,7 +70,7 @@ void conn_flush(conn *c) {
     ssize_t n = send_some(c);
     if (n >= 0) {
       s->counters[COUNT_BYTES_OUT] += (uint64_t)n;
-      c->progress = s->wheel.now;
+      c->progress = s->now;
       c->moved += (uint64_t)n;
       queue_sent(&c->output, &s->pool, (size_t)n);
     } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
@@ -121,7 +121,7 @@ bool conn_write_chunk(conn *c, const char *at, size_t len, void *owner) {
 bool conn_send_ready(const conn *c) { return c->output.bytes < c->server->limits.max_buffered; }
 
 /* Whether an unread body keeps the connection from going on: too long, or perhaps never sent. */
-static bool body_in_the_way(const conn *c) {
+bool conn_body_in_the_way(const conn *c) {
   return c->in == IN_BODY && (c->expect || (!c->chunked_in && c->framing.left > DISCARD_BYTES));
 }
 
@@ -132,10 +132,10 @@ void conn_end_answer(conn *c) {
     conn_close(c);
     return;
   }
-  c->chunked_out = false;
+  c->chunked_out = c->is_head = c->http10 = false;
   conn_set_out(c, OUT_IDLE);
   c->wait = 0; /* what is waited for now begins now */
-  if (!c->keep_alive || s->draining || body_in_the_way(c)) {
+  if (!c->keep_alive || s->draining || conn_body_in_the_way(c)) {
     c->closing = true;
     c->linger = !c->asked_close || c->in == IN_BODY || c->input.len || c->readable;
     c->taken = 0;

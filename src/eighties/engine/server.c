@@ -24,7 +24,9 @@ void server_touch_clock(server *s) {
   clock_gettime(CLOCK_REALTIME, &real);
 #endif
   answer_touch_date(s, real.tv_sec);
-  s->budget_end = clock_ns() + POLL_BUDGET_NS;
+  uint64_t now = clock_ns();
+  s->now = (uint32_t)(now / 1000000000u);
+  s->budget_end = now + POLL_BUDGET_NS;
   s->work = 0;
 }
 
@@ -48,6 +50,7 @@ server *server_new(const limits *l, const upcalls *up, void *owner, const char *
   s->fields = malloc((l->http.max_fields + 1) * sizeof *s->fields);
   s->scratch = malloc(SCRATCH_BYTES);
   wheel_init(&s->wheel, (uint32_t)(clock_ns() / 1000000000u));
+  s->now = s->wheel.now;
   if (!s->poller || !s->fields || !s->scratch) {
     server_free(s);
     return NULL;
@@ -164,7 +167,7 @@ void server_tick_on(server *s) {
 }
 
 static void tick(server *s) {
-  wheel_advance(&s->wheel, (uint32_t)(clock_ns() / 1000000000u), conn_due);
+  wheel_advance(&s->wheel, s->now, conn_due);
   if (s->accept_paused) resume_accepting(s);
   if (!s->wheel.live && !s->accept_paused && poller_tick(s->poller, false)) s->ticking = false;
 }
@@ -186,7 +189,7 @@ static void run_ready(server *s) {
 
 /* Between two turns without connections no tick comes: the wheel is behind. Nothing is in it, so it may jump. */
 static void catch_up(server *s) {
-  if (!s->ticking && !s->wheel.live) s->wheel.now = (uint32_t)(clock_ns() / 1000000000u);
+  if (!s->ticking && !s->wheel.live) s->wheel.now = s->now;
 }
 
 static void leave(server *s) {

@@ -231,9 +231,8 @@ class Worker:
         except OSError:
             pass
         asyncio.get_running_loop().remove_reader(self.orders.control)
-        if self.stop.is_set():
-            return
-        logs.log("error", "the parent process is gone: answering what is under way, then ending")
+        if not self.stop.is_set():
+            logs.log("error", "the parent process is gone: answering what is under way, then ending")
         # Nobody is left to end a handler that blocks: the kernel does, unless all is done before.
         signal.setitimer(signal.ITIMER_REAL, self.settings.grace + HOOK_TIME)
         self.stop.set()
