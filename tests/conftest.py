@@ -15,6 +15,14 @@ for _name in [name for name in os.environ if name.startswith("EIGHTIES_") and na
     del os.environ[_name]
 
 
+def pytest_report_header() -> str:
+    """Which engine is tested. Under `make sanitize` it must be the one that the sanitizers watch."""
+    from eighties import _engine
+
+    assert "EIGHTIES_SANITIZE" not in os.environ or _engine.BUILD == "check", _engine.__file__
+    return f"engine: {_engine.VERSION} ({_engine.BUILD}), {_engine.__file__}"
+
+
 class Serve(Protocol):
     """The fixture `serve`: `Server`, in the test's own folder."""
 

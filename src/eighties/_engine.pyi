@@ -4,6 +4,8 @@ from asyncio import AbstractEventLoop, Future
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, final, overload
 
+from typing_extensions import disjoint_base
+
 VERSION: str
 BUILD: str
 POLLER: str
@@ -15,7 +17,7 @@ def live() -> dict[str, int]:
     All are zero once every engine is closed; tests assert it.
     """
 
-def parse_query(text: str | bytes) -> MultiDict:
+def parse_query(text: str | bytes, /) -> MultiDict:
     """Decode `a=1&b=2` as HTML forms encode it (WHATWG URL §5.1). Never raises on bad input."""
 
 @final
@@ -49,6 +51,7 @@ class FileRegion:
     def __new__(cls, fd: int, offset: int, length: int) -> FileRegion: ...
     length: int
 
+@disjoint_base
 class Request:
     """What a handler gets. Every attribute is made when first asked for."""
 
@@ -93,6 +96,7 @@ class Request:
         """
     def send_ready(self) -> Future[None]: ...
 
+@disjoint_base
 class Response:
     """Status, header fields and body, as the engine serialises them."""
 

@@ -28,25 +28,25 @@
 
 /* ---- constants: each a limit or a budget with its reason ---- */
 
-#define POLL_EVENTS 256                 /* events fetched by one wait: 4 kB of stack */
-#define POLL_BUDGET_NS 2000000          /* longest stay in server_poll, so that tasks on the loop wait a few ms at most */
-#define POLL_ROUNDS 8                   /* waits in one server_poll: new events need no turn of the outer loop */
-#define BUDGET_STRIDE 8                 /* units of work between two looks at the clock */
-#define SCRATCH_BYTES 65536             /* one recv; also what a pipelining client can have read ahead of its answers */
-#define CHUNK_BYTES 16384               /* a pooled output buffer */
-#define CHUNK_POOL 64                   /* free output buffers that are kept: 1 MB */
-#define COPY_BYTES 8192                 /* longer bodies are sent from where they are, not copied to a buffer */
-#define IOV_MAX_SEND 64                 /* pieces in one send */
-#define WHEEL_SLOTS 128                 /* seconds; deadlines further away go round again */
-#define LINGER_SECONDS 2                /* how long an ended connection may still talk before it is closed... */
-#define LINGER_BYTES (256 * 1024)       /* ...and how much; then a reset is what it gets */
-#define DISCARD_BYTES (256 * 1024)      /* unread rest of a body that is read away to keep the connection */
-#define REFUSED_CONNECTIONS 256         /* connections over the limit that are told so with a 503 */
-#define DRAIN_ACCEPTS 4096              /* queued connections that are still accepted when the server stops */
-#define PROBE_IDLE_SECONDS 1            /* keep-alive probes to a client that closed its sending side: see conn_probe */
+#define POLL_EVENTS 256            /* events fetched by one wait: 4 kB of stack */
+#define POLL_BUDGET_NS 2000000     /* longest stay in server_poll, so that tasks on the loop wait a few ms at most */
+#define POLL_ROUNDS 8              /* waits in one server_poll: new events need no turn of the outer loop */
+#define BUDGET_STRIDE 8            /* units of work between two looks at the clock */
+#define SCRATCH_BYTES 65536        /* one recv; also what a pipelining client can have read ahead of its answers */
+#define CHUNK_BYTES 16384          /* a pooled output buffer */
+#define CHUNK_POOL 64              /* free output buffers that are kept: 1 MB */
+#define COPY_BYTES 8192            /* longer bodies are sent from where they are, not copied to a buffer */
+#define IOV_MAX_SEND 64            /* pieces in one send */
+#define WHEEL_SLOTS 128            /* seconds; deadlines further away go round again */
+#define LINGER_SECONDS 2           /* how long an ended connection may still talk before it is closed... */
+#define LINGER_BYTES (256 * 1024)  /* ...and how much; then a reset is what it gets */
+#define DISCARD_BYTES (256 * 1024) /* unread rest of a body that is read away to keep the connection */
+#define REFUSED_CONNECTIONS 256    /* connections over the limit that are told so with a 503 */
+#define DRAIN_ACCEPTS 4096         /* queued connections that are still accepted when the server stops */
+#define PROBE_IDLE_SECONDS 1       /* keep-alive probes to a client that closed its sending side: see conn_probe */
 #define PROBE_COUNT 2
-#define STREAM_IN_BYTES (64 * 1024)     /* streamed request body held for a handler before the socket is left unread */
-#define MAX_PARAMS 16                   /* parameters in one route pattern */
+#define STREAM_IN_BYTES (64 * 1024) /* streamed request body held for a handler before the socket is left unread */
+#define MAX_PARAMS 16               /* parameters in one route pattern */
 
 typedef struct {
   http1_limits http;
@@ -76,7 +76,7 @@ struct chunk {
 typedef struct {
   chunk *free;
   unsigned n_free;
-  unsigned live;               /* chunks in use, for leak checks */
+  unsigned live;                /* chunks in use, for leak checks */
   void (*release)(void *owner); /* gives up a REF's or FILE's owner */
 } pool;
 
@@ -131,7 +131,7 @@ void wheel_advance(wheel *w, uint32_t now, void (*due)(timer *t));
 /* ---- poller_epoll.c, poller_kqueue.c ---- */
 
 typedef struct {
-  void *data; /* as given to poller_add; NULL: the tick */
+  void *data;                               /* as given to poller_add; NULL: the tick */
   bool readable, writable, hung_up, broken; /* hung_up: the peer has ended its sending side */
 } poller_event;
 
@@ -140,10 +140,10 @@ extern const char *const poller_name;
 poller *poller_new(void);
 void poller_free(poller *p);
 int poller_fd(const poller *p);
-bool poller_add(poller *p, int fd, void *data);        /* reading and writing, each change told once */
+bool poller_add(poller *p, int fd, void *data);          /* reading and writing, each change told once */
 bool poller_add_listener(poller *p, int fd, void *data); /* reading, told for as long as it is so */
 void poller_del(poller *p, int fd);
-bool poller_tick(poller *p, bool on); /* once a second */
+bool poller_tick(poller *p, bool on);                      /* once a second */
 int poller_wait(poller *p, poller_event *events, int max); /* never blocks */
 
 /* ---- router.c ---- */
@@ -179,13 +179,13 @@ typedef struct {
   bool (*keep)(conn *c);
   /* Run the handler. `body` is valid during the call. Where `taken` is given the body is malloc'ed and may be kept. */
   void (*run)(conn *c, span body, bool *taken);
-  void (*chunk)(conn *c, span data); /* a piece of a streamed body */
-  void (*body_end)(conn *c);         /* a streamed body is complete */
-  void (*abandon)(conn *c);          /* the connection is gone or was refused: cancel the handler */
-  void (*timed_out)(conn *c);        /* as abandon, and tell the log */
-  void (*send_ready)(conn *c);       /* the output fell below half of max_buffered */
+  void (*chunk)(conn *c, span data);        /* a piece of a streamed body */
+  void (*body_end)(conn *c);                /* a streamed body is complete */
+  void (*abandon)(conn *c);                 /* the connection is gone or was refused: cancel the handler */
+  void (*timed_out)(conn *c);               /* as abandon, and tell the log */
+  void (*send_ready)(conn *c);              /* the output fell below half of max_buffered */
   void *(*fallback)(server *s, int status); /* the route that answers 404 or 405, or NULL for the built-in answer */
-  void (*wake)(server *s); /* call server_poll again soon: there is work that no event will tell of */
+  void (*wake)(server *s);                  /* call server_poll again soon: there is work that no event will tell of */
   void (*log)(server *s, bool error, const char *message);
 } upcalls;
 
@@ -194,7 +194,7 @@ typedef struct {
   ssize_t (*send)(conn *c, const struct iovec *iov, int n);
   ssize_t (*sendfile)(conn *c, int fd, size_t offset, size_t len);
   void (*shutdown)(conn *c); /* end the sending side */
-} transport; /* plain sockets now; TLS is another one of these */
+} transport;                 /* plain sockets now; TLS is another one of these */
 extern const transport transport_plain;
 
 /* The two sides of a connection, as states of h11's kind. Legal changes stand in one table in connection.c. */
@@ -216,35 +216,36 @@ struct conn {
   int fd;
   server *server;
   const transport *io;
-  conn *prev, *next;   /* all connections */
-  conn *ready_next;    /* those with something to do */
+  conn *prev, *next; /* all connections */
+  conn *ready_next;  /* those with something to do */
   timer timer;
   uint32_t refs;
-  uint32_t since;      /* second in which the present wait began: see conn_deadline */
-  uint32_t progress;   /* second of the last byte in or out within it */
-  uint64_t moved;      /* bytes within it, for min_rate */
+  uint32_t since;    /* second in which the present wait began: see conn_deadline */
+  uint32_t progress; /* second of the last byte in or out within it */
+  uint64_t moved;    /* bytes within it, for min_rate */
   uint8_t in, out, sink;
-  uint8_t wait;        /* what `since` counts: enum in connection.c */
+  uint8_t wait; /* what `since` counts: enum in connection.c */
   bool readable : 1, writable : 1, eof : 1, hung_up : 1, broken : 1, ready : 1, feeding : 1;
-  bool hungry : 1;     /* what is in `input` is no whole head yet */
-  bool fresh : 1;      /* no request yet */
+  bool hungry : 1; /* what is in `input` is no whole head yet */
+  bool fresh : 1;  /* no request yet */
   bool asked_close : 1, was_shut : 1;
   bool keep_alive : 1; /* after this answer */
   bool closing : 1;    /* close when the output is sent */
   bool linger : 1;     /* ...but let the client finish talking first */
-  bool probing : 1, http10 : 1, is_head : 1, chunked_in : 1, chunked_out : 1, paused : 1, wants_send : 1, over_limit : 1;
-  bool expect : 1;     /* a 100 (Continue) is owed when the body is wanted */
-  bool counted : 1;    /* out_left counts a declared length */
-  uint16_t refusal;    /* status to answer with when a discarded body is complete, or 0 */
-  uint16_t allowed;    /* methods for the Allow field of a 405 */
+  bool probing : 1, http10 : 1, is_head : 1, chunked_in : 1, chunked_out : 1, paused : 1, wants_send : 1,
+      over_limit : 1;
+  bool expect : 1;  /* a 100 (Continue) is owed when the body is wanted */
+  bool counted : 1; /* out_left counts a declared length */
+  uint16_t refusal; /* status to answer with when a discarded body is complete, or 0 */
+  uint16_t allowed; /* methods for the Allow field of a 405 */
   http1_scan scan;
-  bytes input;         /* unread bytes of a head, or of pipelined requests */
+  bytes input; /* unread bytes of a head, or of pipelined requests */
   bytes body;
   union {
     uint64_t left;
     http1_chunked chunked;
   } framing;
-  uint64_t taken;      /* bytes of this body, or bytes read while lingering */
+  uint64_t taken; /* bytes of this body, or bytes read while lingering */
   queue output;
   uint64_t out_left;
   void *exchange;
@@ -252,7 +253,8 @@ struct conn {
 };
 
 /* connection.c: life, states, deadlines */
-conn *conn_new(server *s, int fd, const struct sockaddr *peer); /* NULL: no memory; the descriptor is still the caller's */
+conn *conn_new(server *s, int fd,
+               const struct sockaddr *peer); /* NULL: no memory; the descriptor is still the caller's */
 void conn_ref(conn *c);
 void conn_unref(conn *c);
 void conn_close(conn *c); /* at once */
@@ -260,11 +262,11 @@ void conn_set_in(conn *c, in_state state);
 void conn_set_out(conn *c, out_state state);
 void conn_check(const conn *c); /* asserts the invariants in builds with EIGHTIES_CHECK */
 bool conn_idle(const conn *c);
-void conn_arm(conn *c);     /* set the timer to what is waited for */
-void conn_due(timer *t);    /* a deadline has come */
-void conn_enqueue(conn *c); /* onto the server's ready list */
-void conn_kick(conn *c);    /* conn_run now, or soon where the server is at work */
-void conn_drain(conn *c);   /* the server stops */
+void conn_arm(conn *c);                                    /* set the timer to what is waited for */
+void conn_due(timer *t);                                   /* a deadline has come */
+void conn_enqueue(conn *c);                                /* onto the server's ready list */
+void conn_kick(conn *c);                                   /* conn_run now, or soon where the server is at work */
+void conn_drain(conn *c);                                  /* the server stops */
 void conn_refuse(conn *c, int status, const char *reason); /* answer an error, then end the connection */
 /* input.c: bytes to requests */
 void conn_run(conn *c); /* do what can be done now: send, receive, feed */
@@ -275,21 +277,21 @@ bool conn_write_ref(conn *c, const char *at, size_t len, void *owner);
 bool conn_write_file(conn *c, int fd, size_t offset, size_t len, void *owner);
 /* A piece of a streamed answer, framed where needed; `owner` keeps the bytes and is given up. */
 bool conn_write_chunk(conn *c, const char *at, size_t len, void *owner);
-bool conn_send_ready(const conn *c);                        /* whether more output is welcome */
-bool conn_body_in_the_way(const conn *c);                   /* an unread body keeps it from going on */
-void conn_end_answer(conn *c);                              /* the answer is complete */
-void conn_abort(conn *c);                                   /* the answer cannot be completed: cut the connection */
-void conn_continue(conn *c);                                /* a stream wants its body: send 100 where expected */
-void conn_resume_body(conn *c, bool paused);                /* back-pressure of a streamed body */
-void conn_flush(conn *c);                                   /* send what the kernel takes */
+bool conn_send_ready(const conn *c);         /* whether more output is welcome */
+bool conn_body_in_the_way(const conn *c);    /* an unread body keeps it from going on */
+void conn_end_answer(conn *c);               /* the answer is complete */
+void conn_abort(conn *c);                    /* the answer cannot be completed: cut the connection */
+void conn_continue(conn *c);                 /* a stream wants its body: send 100 where expected */
+void conn_resume_body(conn *c, bool paused); /* back-pressure of a streamed body */
+void conn_flush(conn *c);                    /* send what the kernel takes */
 
 /* ---- answer.c: status lines, dates, heads, error answers ---- */
 
 typedef struct {
   int status;
-  span content_type; /* empty: none */
-  int64_t length;    /* -1: unknown, the body is streamed */
-  span extra;        /* further field lines, each with CRLF, checked by the caller */
+  span content_type;                /* empty: none */
+  int64_t length;                   /* -1: unknown, the body is streamed */
+  span extra;                       /* further field lines, each with CRLF, checked by the caller */
   bool has_date, has_server, close; /* the extra lines hold these / ask for the end of the connection */
 } answer;
 
@@ -305,7 +307,17 @@ void answer_touch_date(server *s, int64_t now); /* seconds since 1970 */
 
 /* ---- server.c ---- */
 
-enum { COUNT_ACCEPTED, COUNT_CONNECTIONS, COUNT_REQUESTS, COUNT_ERRORS, COUNT_BYTES_IN, COUNT_BYTES_OUT, COUNT_TIMEOUTS, COUNT_STARTED, COUNTERS };
+enum {
+  COUNT_ACCEPTED,
+  COUNT_CONNECTIONS,
+  COUNT_REQUESTS,
+  COUNT_ERRORS,
+  COUNT_BYTES_IN,
+  COUNT_BYTES_OUT,
+  COUNT_TIMEOUTS,
+  COUNT_STARTED,
+  COUNTERS
+};
 
 typedef struct listener listener;
 struct listener {
@@ -324,31 +336,31 @@ struct server {
   poller *poller;
   listener *listeners;
   const router *router;
-  conn *conns;            /* all */
+  conn *conns;              /* all */
   conn *ready, *ready_last; /* to be run */
   unsigned n_conns, n_refused;
-  unsigned conns_alive;   /* with those that are closed but still referenced; for leak checks */
+  unsigned conns_alive; /* with those that are closed but still referenced; for leak checks */
   int accept_batch;
   bool polling, draining, accept_paused, ticking;
-  uint32_t now;           /* monotonic second, read once a turn */
-  uint64_t budget_end;    /* monotonic ns */
-  unsigned work;          /* units since the last look at the clock */
+  uint32_t now;        /* monotonic second, read once a turn */
+  uint64_t budget_end; /* monotonic ns */
+  unsigned work;       /* units since the last look at the clock */
   wheel wheel;
   pool pool;
-  int64_t date;           /* second of the cached preface */
-  char server_name[32];   /* without CR and LF; empty: no Server field */
+  int64_t date;                /* second of the cached preface */
+  char server_name[32];        /* without CR and LF; empty: no Server field */
   char preface[PREFACE_BYTES]; /* "Server: ...CRLF Date: ...CRLF" */
   size_t preface_len;
   char ok[PREFACE_BYTES + 32]; /* status line of 200 and the preface */
   size_t ok_len;
-  uint64_t *counters;     /* COUNTERS of them; in the shared scoreboard or own_counters */
+  uint64_t *counters; /* COUNTERS of them; in the shared scoreboard or own_counters */
   uint64_t own_counters[COUNTERS];
-  http1_field *fields;    /* of the head that is being read */
-  char *scratch;          /* SCRATCH_BYTES */
+  http1_field *fields; /* of the head that is being read */
+  char *scratch;       /* SCRATCH_BYTES */
 };
 
 server *server_new(const limits *l, const upcalls *up, void *owner, const char *server_name);
-unsigned server_free(server *s); /* closes everything; returns how many things were left over: none, or a leak */
+unsigned server_free(server *s);       /* closes everything; returns how many things were left over: none, or a leak */
 bool server_listen(server *s, int fd); /* takes the descriptor over */
 void server_poll(server *s);
 void server_run_ready(server *s); /* within the budget; wakes itself for the rest */

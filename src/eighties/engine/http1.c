@@ -253,7 +253,8 @@ typedef struct {
 
 static ssize_t read_length(http1_head *head, const char *value, size_t len, http1_error *error) {
   if (head->has_length) return bad(error, 400, "Content-Length stands twice (RFC 9112 6.3)");
-  if (!len || len > HTTP1_LENGTH_DIGITS) return bad(error, 400, "Content-Length is not a number of bytes (RFC 9110 8.6)");
+  if (!len || len > HTTP1_LENGTH_DIGITS)
+    return bad(error, 400, "Content-Length is not a number of bytes (RFC 9110 8.6)");
   uint64_t n = 0;
   for (size_t i = 0; i < len; i++) {
     if (value[i] < '0' || value[i] > '9')
@@ -377,7 +378,8 @@ enum { SIZE, EXTENSION, SIZE_LF, DATA, DATA_CR, DATA_LF, TRAILER, NAME, FIELD, F
 
 /* One byte of framing; the data itself never comes here. */
 static ssize_t chunk_byte(http1_chunked *c, char byte, size_t max_fields, http1_error *error) {
-  if (c->state >= TRAILER && ++c->trailer > HTTP1_TRAILER_BYTES) return bad(error, 431, "the trailer section is too long");
+  if (c->state >= TRAILER && ++c->trailer > HTTP1_TRAILER_BYTES)
+    return bad(error, 431, "the trailer section is too long");
   switch (c->state) {
   case SIZE: {
     int digit = hex_digit(byte);
@@ -418,11 +420,13 @@ static ssize_t chunk_byte(http1_chunked *c, char byte, size_t max_fields, http1_
     return 1;
   case NAME:
     if (byte == ':') c->state = FIELD;
-    else if (!(classes[(uint8_t)byte] & TOKEN)) return bad(error, 400, "a trailer field has no valid name (RFC 9112 5.1)");
+    else if (!(classes[(uint8_t)byte] & TOKEN))
+      return bad(error, 400, "a trailer field has no valid name (RFC 9112 5.1)");
     return 1;
   case FIELD:
     if (byte == '\r') c->state = FIELD_LF;
-    else if (!(classes[(uint8_t)byte] & VALUE)) return bad(error, 400, "a control byte in a trailer field (RFC 9110 5.5)");
+    else if (!(classes[(uint8_t)byte] & VALUE))
+      return bad(error, 400, "a control byte in a trailer field (RFC 9110 5.5)");
     return 1;
   case FIELD_LF:
   case END_LF:

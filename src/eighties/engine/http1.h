@@ -78,12 +78,12 @@ typedef struct {
 } http1_scan;
 
 typedef struct {
-  span bytes;         /* the whole head, leading CRLFs and final empty line included */
-  span method_name;   /* as sent */
-  span target;        /* as sent */
-  span path;          /* raw path, never empty; "*" for OPTIONS * */
-  span query;         /* raw, without "?" */
-  span authority;     /* of an absolute-form target; it replaces Host (RFC 9112 section 3.2.2) */
+  span bytes;          /* the whole head, leading CRLFs and final empty line included */
+  span method_name;    /* as sent */
+  span target;         /* as sent */
+  span path;           /* raw path, never empty; "*" for OPTIONS * */
+  span query;          /* raw, without "?" */
+  span authority;      /* of an absolute-form target; it replaces Host (RFC 9112 section 3.2.2) */
   http1_field *fields; /* room for max_fields, given by the caller */
   size_t n_fields;
   http1_method method;
@@ -102,11 +102,11 @@ ssize_t http1_read_head(const char *in, size_t len, http1_scan *scan, const http
 
 /* Decoder of a chunked body; zero it before each body. */
 typedef struct {
-  uint64_t left;       /* data bytes of the current chunk to come */
-  uint32_t extension;  /* extension bytes so far */
-  uint32_t trailer;    /* trailer bytes so far */
-  uint16_t fields;     /* trailer fields so far */
-  uint8_t state;       /* see http1.c; HTTP1_CHUNKED_DONE when the body is complete */
+  uint64_t left;      /* data bytes of the current chunk to come */
+  uint32_t extension; /* extension bytes so far */
+  uint32_t trailer;   /* trailer bytes so far */
+  uint16_t fields;    /* trailer fields so far */
+  uint8_t state;      /* see http1.c; HTTP1_CHUNKED_DONE when the body is complete */
   uint8_t digits;
 } http1_chunked;
 #define HTTP1_CHUNKED_DONE 255

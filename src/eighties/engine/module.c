@@ -61,10 +61,9 @@ static int add_names(PyObject *module, const char *attribute, const char *const 
 static int add_constants(PyObject *module) {
   static const char *const counters[] = {"accepted", "connections", "requests", "errors",
                                          "bytes_in", "bytes_out",   "timeouts", "started"};
-  static const char *const limit_names[] = {"max_request_line",   "max_header_bytes", "max_headers",
-                                            "max_body",           "header_timeout",   "body_timeout",
-                                            "min_rate",           "keep_alive_timeout", "handler_timeout",
-                                            "write_timeout",      "max_connections",  "max_buffered"};
+  static const char *const limit_names[] = {
+      "max_request_line", "max_header_bytes",   "max_headers",     "max_body",      "header_timeout",  "body_timeout",
+      "min_rate",         "keep_alive_timeout", "handler_timeout", "write_timeout", "max_connections", "max_buffered"};
   if (PyModule_AddStringConstant(module, "VERSION", EIGHTIES_VERSION) < 0) return -1;
 #ifdef EIGHTIES_CHECK
   if (PyModule_AddStringConstant(module, "BUILD", "check") < 0) return -1;

@@ -39,9 +39,7 @@ static bool add(poller *p, int fd, void *data, uint32_t events) {
   return epoll_ctl(p->fd, EPOLL_CTL_ADD, fd, &e) == 0;
 }
 
-bool poller_add(poller *p, int fd, void *data) {
-  return add(p, fd, data, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
-}
+bool poller_add(poller *p, int fd, void *data) { return add(p, fd, data, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET); }
 
 bool poller_add_listener(poller *p, int fd, void *data) { return add(p, fd, data, EPOLLIN); }
 

@@ -25,16 +25,15 @@
 
 typedef struct {
   PyTypeObject *engine, *request, *response, *route, *multidict, *file;
-  PyObject *task;                               /* asyncio.Task */
-  PyObject *cancelled_error;                    /* asyncio.CancelledError */
+  PyObject *task;                                                   /* asyncio.Task */
+  PyObject *cancelled_error;                                        /* asyncio.CancelledError */
   PyObject *add_done_callback, *result, *cancel, *call_soon, *done; /* method names */
   PyObject *str_context;
   unsigned engines, requests, left_over; /* live objects; what engines left behind */
 } module_state;
 
 typedef struct {
-  PyObject_HEAD
-  PyObject *pattern, *method, *handler, *name;
+  PyObject_HEAD PyObject *pattern, *method, *handler, *name;
   PyObject *names; /* parameter names, a tuple */
   bool stream, is_async;
   int status;
@@ -42,15 +41,14 @@ typedef struct {
 } route_object;
 
 typedef struct {
-  PyObject_HEAD
-  module_state *state;
+  PyObject_HEAD module_state *state;
   server *server;
   PyObject *loop, *request_type, *respond, *failed, *pump, *settle, *log;
   PyObject *routes, *fallback_404, *fallback_405;
   PyObject *poll; /* bound method, for call_soon */
   router *router;
-  PyObject *spare; /* a request to be used again */
-  PyObject *task_keywords; /* how tasks are made */
+  PyObject *spare;                   /* a request to be used again */
+  PyObject *task_keywords;           /* how tasks are made */
   PyObject *context, *spare_context; /* what handlers' contexts are copies of; an empty one to be used again */
   Py_buffer scoreboard;
   int worker;
@@ -58,8 +56,7 @@ typedef struct {
 } engine_object;
 
 typedef struct {
-  PyObject_HEAD
-  engine_object *engine;
+  PyObject_HEAD engine_object *engine;
   conn *conn; /* NULL when the exchange is over */
   route_object *route;
   /* The head: borrowed from the engine while the handler runs, then in `kept`. */
@@ -73,24 +70,22 @@ typedef struct {
   char *body_kept;
   int minor;
   address peer;
-  PyObject *param_values; /* tuple or NULL */
+  PyObject *param_values;                                                      /* tuple or NULL */
   PyObject *params, *path_text, *queries, *headers, *body_bytes, *method_text; /* made when asked for */
   PyObject *task;
-  PyObject *streamed;                  /* the response whose body is being streamed */
+  PyObject *streamed;                   /* the response whose body is being streamed */
   PyObject *chunk_waiter, *send_waiter; /* futures */
-  bytes chunks;                        /* streamed body that has not been read */
+  bytes chunks;                         /* streamed body that has not been read */
   bool streaming_in, body_complete, failing;
 } request_object;
 
 typedef struct {
-  PyObject_HEAD
-  int status;
+  PyObject_HEAD int status;
   PyObject *fields, *content_type, *body;
 } response_object;
 
 typedef struct {
-  PyObject_HEAD
-  int fd;
+  PyObject_HEAD int fd;
   Py_ssize_t offset, length;
 } file_object;
 
@@ -98,10 +93,10 @@ module_state *state_of(PyTypeObject *type);
 
 /* py_request.c */
 PyObject *request_new(engine_object *e, conn *c, const http1_head *head, const router_match *match);
-bool request_keep(request_object *r);         /* copy the head; false: no memory */
+bool request_keep(request_object *r); /* copy the head; false: no memory */
 bool request_keep_body(request_object *r, bool *taken);
-void request_unlink(request_object *r);       /* gives up the connection's reference */
-void request_recycle(request_object *r);      /* gives up the caller's reference */
+void request_unlink(request_object *r);  /* gives up the connection's reference */
+void request_recycle(request_object *r); /* gives up the caller's reference */
 int request_params(request_object *r, const router_match *match);
 /* py_stream.c */
 extern PyMethodDef request_stream_methods[];
@@ -110,7 +105,7 @@ int request_send_head(request_object *r, response_object *response, bool streame
 /* py_handler.c */
 void handler_run(request_object *r);
 int handler_note_context(engine_object *e); /* remember the loop's context, once */
-void handler_abandon(request_object *r); /* cancel its task */
+void handler_abandon(request_object *r);    /* cancel its task */
 PyObject *handler_done(PyObject *self, PyObject *task);
 void handler_log(engine_object *e, const char *level, const char *message);
 PyObject *error_take(void); /* the current exception, normalised; clears it */

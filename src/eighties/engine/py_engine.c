@@ -115,7 +115,8 @@ static uint64_t limit(PyObject *mapping, const char *name, uint64_t most) {
   PyObject *value = PyMapping_GetItemString(mapping, name);
   unsigned long long n = value ? PyLong_AsUnsignedLongLong(value) : 0;
   Py_XDECREF(value);
-  if (!PyErr_Occurred() && n > most) PyErr_Format(PyExc_ValueError, "%s is %llu; the engine takes %llu at most", name, n, (unsigned long long)most);
+  if (!PyErr_Occurred() && n > most)
+    PyErr_Format(PyExc_ValueError, "%s is %llu; the engine takes %llu at most", name, n, (unsigned long long)most);
   return n;
 }
 
@@ -158,18 +159,19 @@ typedef struct {
 } options;
 
 static int read_options(PyObject *args, PyObject *kwargs, options *o) {
-  static char *names[] = {"loop", "limits", "request_type",  "respond", "failed",       "pump",       "settle",
-                          "log",  "server_header", "worker", "accept_batch", "scoreboard", NULL};
+  static char *names[] = {"loop", "limits",        "request_type", "respond",      "failed",     "pump", "settle",
+                          "log",  "server_header", "worker",       "accept_batch", "scoreboard", NULL};
   *o = (options){.server_header = "80s", .accept_batch = 1, .scoreboard = Py_None};
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OOOOOOziiO:Engine", names, &o->loop, &o->limits,
-                                   &o->request_type, &o->respond, &o->failed, &o->pump, &o->settle, &o->log,
-                                   &o->server_header, &o->worker, &o->accept_batch, &o->scoreboard))
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OOOOOOziiO:Engine", names, &o->loop, &o->limits, &o->request_type,
+                                   &o->respond, &o->failed, &o->pump, &o->settle, &o->log, &o->server_header,
+                                   &o->worker, &o->accept_batch, &o->scoreboard))
     return -1;
   if (!o->request_type || !o->respond || !o->failed || !o->pump || !o->settle || !o->log) {
     PyErr_SetString(PyExc_TypeError, "Engine needs request_type, respond, failed, pump, settle and log");
     return -1;
   }
-  if (o->server_header && (!http1_is_token(o->server_header, strlen(o->server_header)) || strlen(o->server_header) > 31)) {
+  if (o->server_header &&
+      (!http1_is_token(o->server_header, strlen(o->server_header)) || strlen(o->server_header) > 31)) {
     PyErr_SetString(PyExc_ValueError, "server_header is a token of at most 31 characters (RFC 9110 10.2.4)");
     return -1;
   }

@@ -293,8 +293,7 @@ static PyObject *take_context(engine_object *e) {
 static void give_context(engine_object *e, PyObject *context) {
   if (Py_REFCNT(context) == 1 && !e->spare_context && e->server && PyObject_Size(context) == 0)
     e->spare_context = context;
-  else
-    Py_DECREF(context);
+  else Py_DECREF(context);
 }
 
 /* An async def only makes its coroutine here; the task brings the context. A plain def gets a copy of its own, so that a

@@ -9,8 +9,7 @@
 #define FEW 4
 
 typedef struct {
-  PyObject_HEAD
-  PyObject *first, *pairs, *more;
+  PyObject_HEAD PyObject *first, *pairs, *more;
   PyObject *few[2 * FEW]; /* name, value, ... until `first` is made */
   int n_few;
   bool ignore_case;
@@ -137,8 +136,7 @@ static int add_pair(multidict *d, PyObject *pair) {
   if (!two) return -1;
   if (PySequence_Fast_GET_SIZE(two) != 2 || !PyUnicode_Check(PySequence_Fast_GET_ITEM(two, 0)))
     PyErr_SetString(PyExc_TypeError, "MultiDict takes pairs of a str name and a value");
-  else
-    result = add_owned(d, folded(d, PySequence_Fast_GET_ITEM(two, 0)), Py_NewRef(PySequence_Fast_GET_ITEM(two, 1)));
+  else result = add_owned(d, folded(d, PySequence_Fast_GET_ITEM(two, 0)), Py_NewRef(PySequence_Fast_GET_ITEM(two, 1)));
   Py_DECREF(two);
   return result;
 }

@@ -9,9 +9,7 @@
 
 /* ---- life ---- */
 
-static bool within(const request_object *r, const char *at) {
-  return at >= r->head && at <= r->head + r->head_len;
-}
+static bool within(const request_object *r, const char *at) { return at >= r->head && at <= r->head + r->head_len; }
 
 static void rebase(const request_object *r, span *s, const char *to) {
   if (within(r, s->at)) s->at = to + (s->at - r->head); /* else a constant, as "/" for an empty path */
@@ -255,7 +253,9 @@ static PyObject *get_http_version(PyObject *self, void *Py_UNUSED(closure)) {
   return PyUnicode_FromString(r->minor ? "1.1" : "1.0");
 }
 
-static PyObject *get_scheme(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure)) { return PyUnicode_FromString("http"); }
+static PyObject *get_scheme(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure)) {
+  return PyUnicode_FromString("http");
+}
 
 static PyObject *get_worker(PyObject *self, void *Py_UNUSED(closure)) {
   SELF;
@@ -300,8 +300,8 @@ static PyType_Slot slots[] = {
     {0, NULL},
 };
 
-PyType_Spec request_spec = {
-    .name = "eighties._engine.Request",
-    .basicsize = sizeof(request_object),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = slots};
+PyType_Spec request_spec = {.name = "eighties._engine.Request",
+                            .basicsize = sizeof(request_object),
+                            .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE |
+                                     Py_TPFLAGS_DISALLOW_INSTANTIATION,
+                            .slots = slots};
