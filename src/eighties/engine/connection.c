@@ -8,7 +8,7 @@
 #include "engine.h"
 
 /* What the timer of a connection is set for. Each has its limit; see deadline_of and conn_due. */
-enum { WAIT_NONE, WAIT_REQUEST, WAIT_HEAD, WAIT_BODY, WAIT_HANDLER, WAIT_WRITE, WAIT_LINGER };
+enum { WAIT_NONE, WAIT_REQUEST, WAIT_HEAD, WAIT_BODY, WAIT_HANDLER, WAIT_GONE, WAIT_WRITE, WAIT_LINGER };
 
 /* ---- states ---- */
 
@@ -179,7 +179,7 @@ static uint8_t waiting_for(const conn *c) {
   if (c->output.first && !c->writable) return WAIT_WRITE;
   if (c->in == IN_LINGER) return WAIT_LINGER;
   if (c->in == IN_BODY && !c->paused) return WAIT_BODY;
-  if (c->out == OUT_OWED) return WAIT_HANDLER;
+  if (c->out == OUT_OWED) return c->hung_up && !c->asked && !c->http10 ? WAIT_GONE : WAIT_HANDLER;
   if (c->out == OUT_BODY) return WAIT_NONE; /* streaming, and the client has it all: no limit */
   return c->input.len ? WAIT_HEAD : WAIT_REQUEST;
 }
@@ -203,6 +203,7 @@ static uint32_t deadline_of(const conn *c) {
   case WAIT_HEAD: return l->header_timeout ? c->since + l->header_timeout : 0;
   case WAIT_BODY: return l->body_timeout ? rate_deadline(c, l->body_timeout) : 0;
   case WAIT_HANDLER: return l->handler_timeout ? c->since + l->handler_timeout : 0;
+  case WAIT_GONE: return c->since + GONE_SECONDS;
   case WAIT_WRITE: return l->write_timeout ? rate_deadline(c, l->write_timeout) : 0;
   case WAIT_LINGER: return c->since + LINGER_SECONDS;
   default: return 0;
@@ -222,6 +223,14 @@ void conn_arm(conn *c) {
   else wheel_stop(&s->wheel, &c->timer);
 }
 
+/* A client that ends its sending side may be waiting for its answer or may be gone: TCP tells both by the same FIN. Only
+ * data tells: a closed socket resets the connection. An interim answer is data that every HTTP/1.1 client must accept
+ * before the final one (RFC 9110 section 15.2). */
+static void ask_if_there(conn *c) {
+  c->asked = true;
+  if (!conn_write(c, "HTTP/1.1 100 Continue\r\n\r\n", 25)) conn_close(c);
+}
+
 void conn_due(timer *t) {
   conn *c = (conn *)((char *)t - offsetof(conn, timer));
   server *s = c->server;
@@ -231,9 +240,10 @@ void conn_due(timer *t) {
     return;
   }
   conn_ref(c);
-  if (c->wait != WAIT_REQUEST && c->wait != WAIT_LINGER) s->counters[COUNT_TIMEOUTS]++;
+  if (c->wait != WAIT_REQUEST && c->wait != WAIT_GONE && c->wait != WAIT_LINGER) s->counters[COUNT_TIMEOUTS]++;
   switch (c->wait) {
   case WAIT_HEAD: conn_refuse(c, 408, "the header section took longer than header_timeout"); break;
+  case WAIT_GONE: ask_if_there(c); break;
   case WAIT_BODY: conn_refuse(c, 408, "the body came slower than body_timeout and min_rate allow"); break;
   case WAIT_HANDLER:
     if (c->exchange) s->up->timed_out(c);

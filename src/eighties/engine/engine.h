@@ -43,8 +43,9 @@
 #define DISCARD_BYTES (256 * 1024) /* unread rest of a body that is read away to keep the connection */
 #define REFUSED_CONNECTIONS 256    /* connections over the limit that are told so with a 503 */
 #define DRAIN_ACCEPTS 4096         /* queued connections that are still accepted when the server stops */
-#define PROBE_IDLE_SECONDS 1       /* keep-alive probes to a client that closed its sending side: see conn_probe */
-#define PROBE_COUNT 2
+#define GONE_SECONDS 2             /* a client that ended its sending side this long ago is asked whether it lives */
+#define PROBE_SECONDS 10           /* TCP keep-alive probes to such a client, where it cannot be asked */
+#define PROBE_COUNT 3
 #define STREAM_IN_BYTES (64 * 1024) /* streamed request body held for a handler before the socket is left unread */
 #define MAX_PARAMS 16               /* parameters in one route pattern */
 
@@ -232,7 +233,7 @@ struct conn {
   bool keep_alive : 1; /* after this answer */
   bool closing : 1;    /* close when the output is sent */
   bool linger : 1;     /* ...but let the client finish talking first */
-  bool probing : 1, http10 : 1, is_head : 1, chunked_in : 1, chunked_out : 1, paused : 1, wants_send : 1,
+  bool probing : 1, asked : 1, http10 : 1, is_head : 1, chunked_in : 1, chunked_out : 1, paused : 1, wants_send : 1,
       over_limit : 1;
   bool expect : 1;  /* a 100 (Continue) is owed when the body is wanted */
   bool counted : 1; /* out_left counts a declared length */
@@ -341,7 +342,7 @@ struct server {
   unsigned n_conns, n_refused;
   unsigned conns_alive; /* with those that are closed but still referenced; for leak checks */
   int accept_batch;
-  bool polling, draining, accept_paused, ticking;
+  bool polling, draining, accept_paused, pause_told, ticking;
   uint32_t now;        /* monotonic second, read once a turn */
   uint64_t budget_end; /* monotonic ns */
   unsigned work;       /* units since the last look at the clock */

@@ -320,23 +320,19 @@ static void read_on(conn *c) {
   }
 }
 
-/* A client that ends its sending side may be waiting for its answer or may be gone: TCP tells both by the same FIN. A
- * living socket's kernel answers keep-alive probes, that of a closed one does not; so ask it. Unix sockets tell. */
+/* The client has ended its sending side while its answer is being made. Where nothing can be sent to find out whether it
+ * is gone (a stream that is silent), keep-alive probes tell in the end: a closed socket answers them for a minute only. */
 static void probe(conn *c) {
   c->probing = true;
-  if (c->peer.family == AF_UNIX) return;
-  int on = 1, idle = PROBE_IDLE_SECONDS, count = PROBE_COUNT;
+  if (c->peer.family == AF_UNIX) return; /* these tell at once */
+  int on = 1, seconds = PROBE_SECONDS, count = PROBE_COUNT;
   setsockopt(c->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
 #ifdef TCP_KEEPIDLE
-  setsockopt(c->fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
-#endif
-#ifdef TCP_KEEPINTVL
-  setsockopt(c->fd, IPPROTO_TCP, TCP_KEEPINTVL, &idle, sizeof idle);
-#endif
-#ifdef TCP_KEEPCNT
+  setsockopt(c->fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof seconds);
+  setsockopt(c->fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof seconds);
   setsockopt(c->fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
 #endif
-  (void)idle, (void)count;
+  (void)seconds, (void)count;
 }
 
 void conn_run(conn *c) {

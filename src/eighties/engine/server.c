@@ -95,13 +95,15 @@ bool server_listen(server *s, int fd) {
   return true;
 }
 
-/* Out of descriptors or memory: accept would fail for as long as the queue is not empty. Wait, do not spin. */
+/* Out of descriptors or memory: accept would fail for as long as the queue is not empty. Wait, do not spin; the tick tries
+ * again. It is told once, until a connection has been accepted. */
 static void pause_accepting(server *s) {
-  if (s->accept_paused) return;
-  char message[128];
-  snprintf(message, sizeof message, "accepting is paused, %u connections are open: %s", s->n_conns, strerror(errno));
-  s->up->log(s, true, message);
-  s->accept_paused = true;
+  if (!s->pause_told) {
+    char message[128];
+    snprintf(message, sizeof message, "accepting is paused, %u connections are open: %s", s->n_conns, strerror(errno));
+    s->up->log(s, true, message);
+  }
+  s->accept_paused = s->pause_told = true;
   for (listener *l = s->listeners; l; l = l->next) listener_watch(s, l, false);
   server_tick_on(s);
 }
@@ -147,6 +149,7 @@ static bool accept_one(server *s, listener *l) {
   struct sockaddr_storage peer;
   int fd = accept_fd(l->fd, &peer);
   if (fd >= 0) {
+    s->pause_told = false;
     welcome(s, fd, (struct sockaddr *)&peer);
     return true;
   }

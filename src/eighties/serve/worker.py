@@ -138,6 +138,21 @@ def run_once(entry: Entry, settings: Settings) -> int:
         close_loop(loop)
 
 
+def run_through(loop: asyncio.AbstractEventLoop, serving: asyncio.Task[int]) -> int:
+    """Run the loop until the task is done, whatever other tasks do; returns the task's result.
+
+    asyncio lets SystemExit and KeyboardInterrupt of any task end the loop, but no request may end a worker. The task
+    that raised it is over, and whoever waits for it is told: for a handler, the engine answers 500.
+    """
+    while True:
+        try:
+            return loop.run_until_complete(serving)
+        except (SystemExit, KeyboardInterrupt) as error:
+            if serving.done():
+                raise
+            logs.log("error", f"a task raised {type(error).__name__}, which ends nothing but the task")
+
+
 class Worker:
     """The process: owns the loop and the engine."""
 
@@ -158,7 +173,7 @@ class Worker:
             # Until here SIGTERM just ends the process, which has nothing to lose yet.
             app = load_app(locate(self.settings.entry), self.settings)
             loop.add_signal_handler(signal.SIGTERM, self.begin_to_stop)
-            return loop.run_until_complete(self.serve(app, loop))
+            return run_through(loop, loop.create_task(self.serve(app, loop)))
         except asyncio.CancelledError:  # told to stop while starting
             return 0
         except LoadError as error:
