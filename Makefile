@@ -83,6 +83,6 @@ build/sanitize/.stamp: $(VENV)/.stamp-venv $(SOURCES)
 	rm -rf build/sanitize/site
 	mkdir -p build/sanitize
 	$(BUILD) --no-deps --target build/sanitize/site -Cbuild-dir=build/sanitize/meson \
-	    -Csetup-args=-Dbuildtype=debugoptimized -Csetup-args=-Db_lto=false \
+	    -Csetup-args=-Dbuildtype=debugoptimized -Csetup-args=-Db_lto=false -Csetup-args=-Db_ndebug=false \
 	    -Csetup-args=-Db_sanitize=address,undefined -Csetup-args=-Db_lundef=false .
 	touch $@

@@ -601,6 +601,25 @@ def test_the_server_stops_while_a_restart_is_due(serve: Serve, tmp_path: Path) -
     assert server.stop() == 0
 
 
+def test_a_task_that_exits_does_not_end_the_worker(serve: Serve) -> None:
+    server = serve("""
+        import asyncio, os, sys
+        from eighties import App
+        app = App()
+        async def leave():
+            sys.exit(1)
+        @app.get("/leave")
+        async def begin(request):
+            app.task = asyncio.create_task(leave())
+            return str(os.getpid())
+        @app.get("/")
+        def root(request): return str(os.getpid())
+    """)
+    pid = server.get("/leave").text
+    assert server.wait_for("a task raised SystemExit")["level"] == "error"
+    assert server.get("/").text == pid
+
+
 # ---- log and scoreboard ----
 
 

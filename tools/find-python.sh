@@ -29,7 +29,7 @@ candidates() {
 }
 
 for version in 3.14 3.13 3.12 3.11; do
-    for python in $(candidates "python$version") "$HOME/.pyenv/versions/$version".*/bin/python; do
+    for python in $(candidates "python$version") "${HOME:-}/.pyenv/versions/$version".*/bin/python; do
         if [ -x "$python" ] && usable "$python"; then
             echo "$python"
             exit 0

@@ -2,6 +2,10 @@
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
+#ifdef __linux__
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+#endif
 #include <string.h>
 #include <unistd.h>
 
@@ -42,6 +46,7 @@ static void illegal(conn *c, const char *side, const char *from, const char *to)
 
 void conn_set_in(conn *c, in_state state) {
   if (!(in_legal[c->in] & TO(state))) illegal(c, "input", in_names[c->in], in_names[state]);
+  if (c->in == IN_CLOSED) return;
   c->in = (uint8_t)state;
 }
 
@@ -165,7 +170,10 @@ void conn_kick(conn *c) {
   if (!c->server->polling) server_run_ready(c->server);
 }
 
-bool conn_idle(const conn *c) { return c->in == IN_HEAD && !c->input.len && !c->output.first; }
+/* Empty lines ahead of a request are no request yet. */
+static bool head_begun(const conn *c) { return c->input.len > c->scan.start; }
+
+bool conn_idle(const conn *c) { return c->in == IN_HEAD && !head_begun(c) && !c->output.first; }
 
 void conn_drain(conn *c) {
   if (!conn_idle(c)) return;
@@ -178,10 +186,11 @@ void conn_drain(conn *c) {
 static uint8_t waiting_for(const conn *c) {
   if (c->output.first && !c->writable) return WAIT_WRITE;
   if (c->in == IN_LINGER) return WAIT_LINGER;
-  if (c->in == IN_BODY && !c->paused) return WAIT_BODY;
+  bool asks = c->expect && c->out == OUT_OWED; /* the client waits for us to want its body */
+  if (c->in == IN_BODY && !c->paused && !asks) return WAIT_BODY;
   if (c->out == OUT_OWED) return c->hung_up && !c->asked && !c->http10 ? WAIT_GONE : WAIT_HANDLER;
   if (c->out == OUT_BODY) return WAIT_NONE; /* streaming, and the client has it all: no limit */
-  return c->input.len ? WAIT_HEAD : WAIT_REQUEST;
+  return head_begun(c) ? WAIT_HEAD : WAIT_REQUEST;
 }
 
 /* The earlier of: a silence of `timeout`; less than min_rate once `timeout` has passed. */
@@ -212,6 +221,7 @@ static uint32_t deadline_of(const conn *c) {
 
 void conn_arm(conn *c) {
   server *s = c->server;
+  if (!s->polling) server_touch_clock(s);
   uint8_t wait = waiting_for(c);
   if (wait != c->wait) {
     c->wait = wait;
@@ -219,7 +229,7 @@ void conn_arm(conn *c) {
     c->moved = 0;
   }
   uint32_t deadline = deadline_of(c);
-  if (deadline) wheel_set(&s->wheel, &c->timer, deadline + 1);
+  if (deadline) wheel_set(&s->wheel, &c->timer, deadline + 1), server_tick_on(s);
   else wheel_stop(&s->wheel, &c->timer);
 }
 
@@ -227,14 +237,39 @@ void conn_arm(conn *c) {
  * data tells: a closed socket resets the connection. An interim answer is data that every HTTP/1.1 client must accept
  * before the final one (RFC 9110 section 15.2). */
 static void ask_if_there(conn *c) {
+  static const char interim[] = "HTTP/1.1 102 Processing\r\n\r\n";
   c->asked = true;
-  if (!conn_write(c, "HTTP/1.1 100 Continue\r\n\r\n", 25)) conn_close(c);
+  if (c->out == OUT_OWED && !conn_write(c, interim, sizeof interim - 1)) conn_close(c);
+}
+
+/* The kernel tells of room for output only when a good part of its buffer is free: a slow but steady reader may take
+ * longer than write_timeout for that. So before such a client is given up, see what it has taken. */
+static bool output_moved(conn *c) {
+#ifdef __linux__
+  int unsent = 0;
+  if (ioctl(c->fd, SIOCOUTQ, &unsent) < 0 || c->sent < (uint64_t)unsent) return false;
+  uint64_t taken = c->sent - (uint64_t)unsent;
+  if (taken <= c->acked) return false;
+  c->moved += taken - c->acked; /* counted twice for one buffer: min_rate is milder by that, no more */
+  c->acked = taken;
+  c->progress = c->server->now;
+  return true;
+#else
+  (void)c;
+  return false;
+#endif
 }
 
 void conn_due(timer *t) {
   conn *c = (conn *)((char *)t - offsetof(conn, timer));
   server *s = c->server;
+  if (c->ready) { /* what it waits for may be here: that goes first */
+    wheel_set(&s->wheel, t, s->wheel.now + 1);
+    return;
+  }
   uint32_t deadline = deadline_of(c);
+  if (!deadline) return;
+  if (c->wait == WAIT_WRITE && deadline < s->wheel.now && output_moved(c)) deadline = deadline_of(c);
   if (deadline >= s->wheel.now) {
     wheel_set(&s->wheel, t, deadline + 1);
     return;
@@ -258,6 +293,16 @@ void conn_due(timer *t) {
 
 /* ---- refusing ---- */
 
+/* End the connection in stages: nothing more is taken, the output is sent, then the client may finish talking. */
+void conn_linger(conn *c) {
+  c->closing = c->linger = true;
+  c->hungry = false;
+  c->taken = 0;
+  bytes_clear(&c->body);
+  bytes_clear(&c->input);
+  conn_set_in(c, IN_LINGER);
+}
+
 void conn_refuse(conn *c, int status, const char *reason) {
   server *s = c->server;
   if (c->in == IN_CLOSED || c->in == IN_LINGER) return;
@@ -266,20 +311,20 @@ void conn_refuse(conn *c, int status, const char *reason) {
   c->exchange = NULL;
   s->counters[COUNT_ERRORS]++;
   if (c->in == IN_CLOSED || c->out == OUT_BODY) { /* an answer has begun: cutting it short is all that can be said */
-    conn_close(c);
+    conn_abort(c);
+  } else if (c->in == IN_BODY && c->out == OUT_IDLE) { /* answered: another would be taken for the next request's */
+    conn_linger(c);
   } else {
     char text[160];
     snprintf(text, sizeof text, "%d %s: %s\n", status, answer_phrase(status), reason);
     if (c->out == OUT_IDLE) conn_set_out(c, OUT_OWED);
     c->keep_alive = false;
-    c->closing = c->linger = true;
-    if (answer_text(c, status, text, "")) conn_set_out(c, OUT_IDLE);
-    else conn_close(c);
-    if (c->in != IN_CLOSED) conn_set_in(c, IN_LINGER);
-    bytes_clear(&c->body);
-    bytes_clear(&c->input);
-    c->hungry = false;
-    c->taken = 0;
+    if (answer_text(c, status, text, "")) {
+      conn_set_out(c, OUT_IDLE);
+      conn_linger(c);
+    } else {
+      conn_close(c);
+    }
   }
   conn_unref(c);
 }

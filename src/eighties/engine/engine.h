@@ -221,9 +221,10 @@ struct conn {
   conn *ready_next;  /* those with something to do */
   timer timer;
   uint32_t refs;
-  uint32_t since;    /* second in which the present wait began: see conn_deadline */
-  uint32_t progress; /* second of the last byte in or out within it */
-  uint64_t moved;    /* bytes within it, for min_rate */
+  uint32_t since;       /* second in which the present wait began: see conn_deadline */
+  uint32_t progress;    /* second of the last byte in or out within it */
+  uint64_t sent, acked; /* bytes given to the kernel, and those of them known to have arrived */
+  uint64_t moved;       /* bytes within it, for min_rate */
   uint8_t in, out, sink;
   uint8_t wait; /* what `since` counts: enum in connection.c */
   bool readable : 1, writable : 1, eof : 1, hung_up : 1, broken : 1, ready : 1, feeding : 1;
@@ -269,6 +270,7 @@ void conn_enqueue(conn *c);                                /* onto the server's 
 void conn_kick(conn *c);                                   /* conn_run now, or soon where the server is at work */
 void conn_drain(conn *c);                                  /* the server stops */
 void conn_refuse(conn *c, int status, const char *reason); /* answer an error, then end the connection */
+void conn_linger(conn *c);                                 /* take nothing more, send the output, then end in stages */
 /* input.c: bytes to requests */
 void conn_run(conn *c); /* do what can be done now: send, receive, feed */
 /* output.c: answers to bytes */

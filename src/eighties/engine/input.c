@@ -71,8 +71,7 @@ static void take_data(conn *c, span data) {
   uint64_t most = c->sink == SINK_DISCARD && c->out == OUT_IDLE ? DISCARD_BYTES : s->limits.max_body;
   if (c->taken > most) {
     if (c->out == OUT_IDLE) { /* its answer is out */
-      c->closing = c->linger = true;
-      conn_set_in(c, IN_LINGER);
+      conn_linger(c);
     } else {
       conn_refuse(c, 413, "the body is longer than max_body");
     }

@@ -3,10 +3,10 @@
 
 static struct PyModuleDef engine_module;
 
-module_state *state_of(PyTypeObject *type) {
-  PyObject *module = PyType_GetModuleByDef(type, &engine_module); /* a subclass's state is its base's */
-  return PyModule_GetState(module);
-}
+PyObject *module_of(PyTypeObject *type) { return PyType_GetModuleByDef(type, &engine_module); }
+
+/* A subclass's state is its base's. */
+module_state *state_of(PyTypeObject *type) { return PyModule_GetState(module_of(type)); }
 
 static PyObject *live(PyObject *module, PyObject *Py_UNUSED(none)) {
   const module_state *m = PyModule_GetState(module);
@@ -129,16 +129,20 @@ static int module_clear(PyObject *module) {
   Py_CLEAR(m->file);
   Py_CLEAR(m->task);
   Py_CLEAR(m->cancelled_error);
+  return 0;
+}
+
+/* Names are needed as long as there are engines, which hold the module. */
+static void module_free(void *module) {
+  module_state *m = PyModule_GetState(module);
+  module_clear(module);
   Py_CLEAR(m->str_context);
   Py_CLEAR(m->add_done_callback);
   Py_CLEAR(m->result);
   Py_CLEAR(m->cancel);
   Py_CLEAR(m->call_soon);
   Py_CLEAR(m->done);
-  return 0;
 }
-
-static void module_free(void *module) { module_clear(module); }
 
 static PyModuleDef_Slot slots[] = {
     {Py_mod_exec, module_exec},

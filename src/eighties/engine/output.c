@@ -70,6 +70,7 @@ void conn_flush(conn *c) {
     ssize_t n = send_some(c);
     if (n >= 0) {
       s->counters[COUNT_BYTES_OUT] += (uint64_t)n;
+      c->sent += (uint64_t)n;
       c->progress = s->now;
       c->moved += (uint64_t)n;
       queue_sent(&c->output, &s->pool, (size_t)n);
@@ -150,9 +151,13 @@ void conn_end_answer(conn *c) {
   if (!c->feeding) conn_kick(c);
 }
 
+/* Answers ahead of the one that is cut are whole: they go out. */
 void conn_abort(conn *c) {
   c->exchange = NULL;
+  conn_ref(c);
+  if (c->in != IN_CLOSED) conn_flush(c);
   conn_close(c);
+  conn_unref(c);
 }
 
 void conn_continue(conn *c) {

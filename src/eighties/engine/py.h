@@ -33,7 +33,8 @@ typedef struct {
 } module_state;
 
 typedef struct {
-  PyObject_HEAD PyObject *pattern, *method, *handler, *name;
+  PyObject_HEAD
+  PyObject *pattern, *method, *handler, *name;
   PyObject *names; /* parameter names, a tuple */
   bool stream, is_async;
   int status;
@@ -41,7 +42,9 @@ typedef struct {
 } route_object;
 
 typedef struct {
-  PyObject_HEAD module_state *state;
+  PyObject_HEAD
+  PyObject *module; /* keeps `state`; never given up before the object goes */
+  module_state *state;
   server *server;
   PyObject *loop, *request_type, *respond, *failed, *pump, *settle, *log;
   PyObject *routes, *fallback_404, *fallback_405;
@@ -56,7 +59,9 @@ typedef struct {
 } engine_object;
 
 typedef struct {
-  PyObject_HEAD engine_object *engine;
+  PyObject_HEAD
+  PyObject *module; /* keeps the state of its counter; never given up before the object goes */
+  engine_object *engine;
   conn *conn; /* NULL when the exchange is over */
   route_object *route;
   /* The head: borrowed from the engine while the handler runs, then in `kept`. */
@@ -77,19 +82,23 @@ typedef struct {
   PyObject *chunk_waiter, *send_waiter; /* futures */
   bytes chunks;                         /* streamed body that has not been read */
   bool streaming_in, body_complete, failing;
+  uint8_t rounds; /* coroutines of coroutines so far */
 } request_object;
 
 typedef struct {
-  PyObject_HEAD int status;
+  PyObject_HEAD
+  int status;
   PyObject *fields, *content_type, *body;
 } response_object;
 
 typedef struct {
-  PyObject_HEAD int fd;
+  PyObject_HEAD
+  int fd;
   Py_ssize_t offset, length;
 } file_object;
 
 module_state *state_of(PyTypeObject *type);
+PyObject *module_of(PyTypeObject *type); /* borrowed */
 
 /* py_request.c */
 PyObject *request_new(engine_object *e, conn *c, const http1_head *head, const router_match *match);

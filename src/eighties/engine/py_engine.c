@@ -112,6 +112,7 @@ static void release_owner(void *owner) { Py_XDECREF((PyObject *)owner); }
 /* ---- making ---- */
 
 static uint64_t limit(PyObject *mapping, const char *name, uint64_t most) {
+  if (PyErr_Occurred()) return 0;
   PyObject *value = PyMapping_GetItemString(mapping, name);
   unsigned long long n = value ? PyLong_AsUnsignedLongLong(value) : 0;
   Py_XDECREF(value);
@@ -193,6 +194,7 @@ static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
   engine_object *e = (engine_object *)type->tp_alloc(type, 0);
   if (!e) return NULL;
   m->engines++;
+  e->module = Py_NewRef(module_of(type));
   e->state = m;
   e->worker = o.worker;
   e->loop = Py_NewRef(o.loop);
@@ -223,6 +225,7 @@ fail:
 static int engine_traverse(PyObject *self, visitproc visit, void *arg) {
   engine_object *e = (engine_object *)self;
   Py_VISIT(Py_TYPE(self));
+  Py_VISIT(e->module);
   Py_VISIT(e->loop);
   Py_VISIT(e->request_type);
   Py_VISIT(e->respond);
@@ -275,8 +278,10 @@ static void engine_dealloc(PyObject *self) {
   router_free(e->router);
   if (e->scoreboard.obj) PyBuffer_Release(&e->scoreboard);
   e->state->engines--;
+  PyObject *module = e->module;
   type->tp_free(self);
   Py_DECREF(type);
+  Py_DECREF(module);
 }
 
 /* ---- methods ---- */

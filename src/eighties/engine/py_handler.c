@@ -5,6 +5,7 @@
  */
 #include "py.h"
 
+#define MAX_ROUNDS 16                        /* coroutines of coroutines: each takes C stack */
 #define EAGER (PY_VERSION_HEX >= 0x030C0000) /* tasks can run their first step at once */
 
 static void settle_value(request_object *r, PyObject *value);
@@ -41,7 +42,7 @@ static void answer_500(request_object *r) {
   bool begun = c->out != OUT_OWED;
   request_unlink(r);
   if (!begun && answer_text(c, 500, "Internal Server Error\n", "")) conn_end_answer(c);
-  else conn_close(c);
+  else conn_abort(c);
 }
 
 /* The current exception is the handler's. */
@@ -124,6 +125,11 @@ static void await_task(request_object *r, PyObject *task) {
 
 static void start_task(request_object *r, PyObject *coroutine, PyObject *context) {
   engine_object *e = r->engine;
+  if (++r->rounds > MAX_ROUNDS) {
+    PyErr_SetString(PyExc_RuntimeError, "the handler's coroutine returns a coroutine, and that another, and so on");
+    fail(r);
+    return;
+  }
   PyObject *own = context ? Py_NewRef(context) : take_context(e);
   PyObject *task = own ? new_task(e, coroutine, own) : NULL;
   if (!task) {

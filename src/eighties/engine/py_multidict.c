@@ -9,7 +9,8 @@
 #define FEW 4
 
 typedef struct {
-  PyObject_HEAD PyObject *first, *pairs, *more;
+  PyObject_HEAD
+  PyObject *first, *pairs, *more;
   PyObject *few[2 * FEW]; /* name, value, ... until `first` is made */
   int n_few;
   bool ignore_case;

@@ -72,7 +72,9 @@ static request_object *request_take(engine_object *e) {
   if (r) return r;
   PyTypeObject *type = (PyTypeObject *)e->request_type;
   r = (request_object *)type->tp_alloc(type, 0);
-  if (r) e->state->requests++;
+  if (!r) return NULL;
+  r->module = Py_NewRef(e->module);
+  e->state->requests++;
   return r;
 }
 
@@ -135,12 +137,21 @@ static void free_memory(request_object *r) {
   r->head_len = r->n_fields = 0;
   r->method = r->target = r->path = r->query = r->body = (span){NULL, 0};
   r->streaming_in = r->body_complete = r->failing = false;
+  r->rounds = 0;
+}
+
+/* Weak references and a __dict__ of a subclass would go on to the next client's request. */
+static bool has_more(const PyTypeObject *type) {
+#ifdef Py_TPFLAGS_MANAGED_WEAKREF
+  if (type->tp_flags & Py_TPFLAGS_MANAGED_WEAKREF) return true;
+#endif
+  return type->tp_weaklistoffset || type->tp_dictoffset;
 }
 
 void request_recycle(request_object *r) {
   engine_object *e = r->engine;
   PyTypeObject *type = Py_TYPE(r);
-  if (Py_REFCNT(r) > 1 || !e || e->spare || (PyObject *)type != e->request_type) {
+  if (Py_REFCNT(r) > 1 || has_more(type) || !e || e->spare || (PyObject *)type != e->request_type) {
     Py_DECREF(r);
     return;
   }
@@ -155,6 +166,7 @@ void request_recycle(request_object *r) {
 static int request_traverse(PyObject *self, visitproc visit, void *arg) {
   request_object *r = (request_object *)self;
   Py_VISIT(Py_TYPE(self));
+  Py_VISIT(r->module);
   Py_VISIT(r->engine);
   Py_VISIT(r->route);
   Py_VISIT(r->param_values);
@@ -171,11 +183,13 @@ static int request_traverse(PyObject *self, visitproc visit, void *arg) {
 static void request_dealloc(PyObject *self) {
   PyTypeObject *type = Py_TYPE(self);
   PyObject_GC_UnTrack(self);
-  state_of(type)->requests--;
+  PyObject *module = ((request_object *)self)->module; /* the type may have been cleared */
+  if (module) ((module_state *)PyModule_GetState(module))->requests--;
   request_clear(self);
   free_memory((request_object *)self);
   type->tp_free(self);
   Py_DECREF(type);
+  Py_XDECREF(module);
 }
 
 /* ---- attributes ---- */

@@ -91,6 +91,10 @@ int response_head(request_object *r, response_object *response, int64_t length) 
   field_lines lines = {0};
   answer a = {.status = response->status, .length = length};
   int result = -1;
+  if (!r->conn) {
+    PyErr_SetString(PyExc_ConnectionError, "the client has left");
+    return -1;
+  }
   if (response->status < STATUS_MIN || response->status > STATUS_MAX) {
     PyErr_Format(PyExc_ValueError, "status %d is not in 200..599", response->status);
     goto done;
@@ -117,12 +121,12 @@ static int finish(request_object *r, bool written) {
   conn *c = r->conn;
   request_unlink(r);
   if (written) conn_end_answer(c);
-  else conn_close(c); /* no memory for the rest of an answer that has begun */
+  else conn_abort(c); /* no memory for the rest of an answer that has begun */
   return 0;
 }
 
 static bool write_body(conn *c, const char *at, size_t len, PyObject *owner) {
-  if (c->is_head || !len) return true;
+  if (!c->out_left) return true; /* HEAD, 204, 304, or nothing to send */
   if (len <= COPY_BYTES) return conn_write(c, at, len);
   return conn_write_ref(c, at, len, Py_NewRef(owner));
 }
@@ -150,7 +154,7 @@ static int answer_file(request_object *r, response_object *response) {
   file_object *file = (file_object *)response->body;
   if (response_head(r, response, file->length) < 0) return -1;
   conn *c = r->conn;
-  return finish(r, c->is_head || !file->length ||
+  return finish(r, !c->out_left ||
                        conn_write_file(c, file->fd, (size_t)file->offset, (size_t)file->length, Py_NewRef(file)));
 }
 

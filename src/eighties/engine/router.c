@@ -129,6 +129,7 @@ static node *child_param(node *parent, param_kind kind) {
 /* {name}, {name:int} or {name:path}; returns -1 for anything else. */
 static int kind_of(const char *text, size_t len) {
   if (len < 3 || text[0] != '{' || text[len - 1] != '}') return -1;
+  if (memchr(text + 1, '{', len - 1) || memchr(text, '}', len - 1)) return -1; /* two in one segment */
   const char *colon = memchr(text, ':', len);
   if (!colon) return PARAM_TEXT;
   size_t n = (size_t)(text + len - 1 - (colon + 1));

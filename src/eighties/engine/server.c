@@ -26,6 +26,7 @@ void server_touch_clock(server *s) {
   answer_touch_date(s, real.tv_sec);
   uint64_t now = clock_ns();
   s->now = (uint32_t)(now / 1000000000u);
+  if (!s->ticking && !s->wheel.live) s->wheel.now = s->now; /* without timers no tick comes: nothing is left behind */
   s->budget_end = now + POLL_BUDGET_NS;
   s->work = 0;
 }
@@ -111,7 +112,10 @@ static void pause_accepting(server *s) {
 static void resume_accepting(server *s) {
   if (!s->accept_paused) return;
   s->accept_paused = false;
-  for (listener *l = s->listeners; l; l = l->next) listener_watch(s, l, true);
+  for (listener *l = s->listeners; l; l = l->next) {
+    listener_watch(s, l, true);
+    if (!l->watched) s->accept_paused = true;
+  }
 }
 
 static int accept_fd(int fd, struct sockaddr_storage *peer) {
@@ -144,6 +148,21 @@ static void welcome(server *s, int fd, const struct sockaddr *peer) {
   }
 }
 
+/* Errors that concern one connection, which has gone again (accept(2)), and not the listener. */
+static bool of_one_connection(int error) {
+  switch (error) {
+  case EINTR:
+  case ECONNABORTED:
+  case EPROTO:
+  case ENETDOWN:
+  case ENETUNREACH:
+  case EHOSTDOWN:
+  case EHOSTUNREACH:
+  case ENOPROTOOPT: return true;
+  default: return false;
+  }
+}
+
 /* Returns false when the queue is empty or accepting has to wait. */
 static bool accept_one(server *s, listener *l) {
   struct sockaddr_storage peer;
@@ -153,9 +172,10 @@ static bool accept_one(server *s, listener *l) {
     welcome(s, fd, (struct sockaddr *)&peer);
     return true;
   }
-  if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) pause_accepting(s);
-  /* Everything else concerns one connection that has gone again (accept(2)), or is EAGAIN. */
-  return errno == EINTR || errno == ECONNABORTED || errno == EPROTO;
+  if (errno == EAGAIN || errno == EWOULDBLOCK) return false;
+  if (of_one_connection(errno)) return true;
+  pause_accepting(s);
+  return false;
 }
 
 void server_conn_gone(server *s) {
@@ -188,11 +208,6 @@ static void run_ready(server *s) {
     conn_unref(c); /* the list's */
     if (server_over_budget(s)) return;
   }
-}
-
-/* Between two turns without connections no tick comes: the wheel is behind. Nothing is in it, so it may jump. */
-static void catch_up(server *s) {
-  if (!s->ticking && !s->wheel.live) s->wheel.now = s->now;
 }
 
 static void leave(server *s) {
@@ -234,14 +249,17 @@ void server_poll(server *s) {
   if (s->polling) return; /* a handler runs the loop: what is ready waits until it returns */
   s->polling = true;
   server_touch_clock(s);
-  catch_up(s);
   poller_event events[POLL_EVENTS];
   for (int round = 0; round < POLL_ROUNDS; round++) {
     int n = poller_wait(s->poller, events, POLL_EVENTS);
     if (n <= 0 && !s->ready) break;
     /* One turn accepts once: an idle worker wins over a busy one. */
-    if (note(s, events, n, round == 0)) tick(s);
+    bool ticked = note(s, events, n, round == 0);
     run_ready(s);
+    if (ticked) { /* after what has arrived in time */
+      tick(s);
+      run_ready(s);
+    }
     if (s->ready || n < POLL_EVENTS / 64) break; /* over budget, or little to do: the loop waits better than we do */
   }
   leave(s);
