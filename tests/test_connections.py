@@ -19,7 +19,7 @@ import pytest
 from client import served
 from conftest import Serve
 from server import PATIENCE, Server, wait_until
-from test_protocol import Raw, read_answer, read_answers, talk
+from wire import Raw, read_answer, read_answers, talk
 
 PROGRAM = """
     import asyncio, contextvars, os, sys

@@ -18,7 +18,7 @@ import pytest
 from client import served
 from conftest import Serve
 from server import PATIENCE, Server, wait_until
-from test_protocol import Answer, Raw, read_answers, talk
+from wire import Answer, Raw, read_answers, talk
 
 from eighties.limits import DEFAULTS, LIMITS
 

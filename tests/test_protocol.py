@@ -1,24 +1,23 @@
 """HTTP/1.x as it goes over the wire: BEHAVIOURS 1 to 14, each sent whole and byte by byte, against one server.
 
 Bytes go in by hand, and what comes back is read by a strict reader of our own (`read_answers`), so that an answer that
-is framed wrongly fails here, however lenient clients are. `Raw`, `Answer`, `talk` serve test_limits, test_connections.
+is framed wrongly fails here, however lenient clients are. See wire.py, and refused.py for the tables.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Self
 
 import pytest
 from client import served
 from conftest import Serve
+from refused import CHUNKED, POST, head, refused
 from server import PATIENCE, Server
+from wire import BYTE_PAUSE, Raw, agree, read_answers, talk
 
 PROGRAM = """
     import asyncio
@@ -108,165 +107,6 @@ PROGRAM = """
 HOST = b"Host: a\r\n"
 LAST = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-POST = b"POST /echo HTTP/1.1\r\nHost: a\r\n"
-CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
-
-# ---- what serves the other files too ----
-
-
-class Answer(NamedTuple):
-    """One answer as it came. `body` without chunk framing."""
-
-    status: int
-    fields: list[tuple[str, str]]
-    body: bytes
-
-    def get(self, name: str) -> str | None:
-        """The only field of that name, or None."""
-        values = [value for other, value in self.fields if other.lower() == name]
-        assert len(values) < 2, f"{name} stands {len(values)} times"
-        return values[0] if values else None
-
-    @property
-    def text(self) -> str:
-        return self.body.decode()
-
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    def without_date(self) -> Answer:
-        """What does not depend on when it was made."""
-        return self._replace(fields=[pair for pair in self.fields if pair[0] != "Date"])
-
-
-def read_chunks(data: bytes) -> tuple[bytes, bytes]:
-    """A chunked body, and what follows it."""
-    body: list[bytes] = []
-    at = 0
-    while True:
-        end = data.find(b"\r\n", at)
-        assert end > 0 and re.fullmatch(rb"[0-9a-f]+", data[at:end]), f"no chunk size: {data[at : at + 40]!r}"
-        size, at = int(data[at:end], 16), end + 2
-        if not size:
-            assert data[at : at + 2] == b"\r\n", "no end of the trailers"
-            return b"".join(body), data[at + 2 :]
-        assert data[at + size : at + size + 2] == b"\r\n", "a chunk is cut short"
-        body.append(data[at : at + size])
-        at += size + 2
-
-
-def read_answer(data: bytes, method: str = "GET") -> tuple[Answer, bytes]:
-    """The first answer in `data`, and what follows it."""
-    head, end, data = data.partition(b"\r\n\r\n")
-    assert end, f"no whole head: {head[:200]!r}"
-    first, *lines = head.decode("latin-1").split("\r\n")
-    match = re.fullmatch(r"HTTP/1\.1 (\d{3}) [A-Za-z ]*", first)
-    assert match, f"no status line: {first!r}"
-    pairs = [re.fullmatch(r"([!-9;-~]+): ([^\r\n\0]*)", line) for line in lines]
-    assert all(pairs), head
-    answer = Answer(int(match[1]), [(pair[1], pair[2]) for pair in pairs if pair], b"")
-    length, coding = answer.get("content-length"), answer.get("transfer-encoding")
-    assert not (length and coding)
-    if answer.status < 200:
-        assert not length and not coding
-        return answer, data
-    assert answer.get("date")
-    if method == "HEAD" or answer.status in (204, 304):
-        return answer, data
-    if coding:
-        assert coding == "chunked"
-        body, data = read_chunks(data)
-        return answer._replace(body=body), data
-    if length is None:
-        assert answer.get("connection") == "close", "an answer without framing on a connection that is kept"
-        return answer._replace(body=data), b""
-    assert len(data) >= int(length), f"{len(data)} of {length} bytes of body"
-    return answer._replace(body=data[: int(length)]), data[int(length) :]
-
-
-def read_answers(data: bytes, methods: Sequence[str] = ()) -> list[Answer]:
-    """Every answer in `data`; nothing may be left over."""
-    answers: list[Answer] = []
-    final = 0
-    while data:
-        answer, data = read_answer(data, methods[final] if final < len(methods) else "GET")
-        final += answer.status >= 200
-        answers.append(answer)
-    return answers
-
-
-class Raw:
-    """A connection for bytes. Any end of it, a reset too, is told by `receive_all`."""
-
-    def __init__(self, server: Server | None, receive_buffer: int = 0, uds: str = "") -> None:
-        self.socket = socket.socket(socket.AF_UNIX if uds else socket.AF_INET)
-        if receive_buffer:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(PATIENCE)
-        if server:
-            self.socket.connect(("127.0.0.1", server.port))
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        else:
-            self.socket.connect(uds)
-        self.data = b""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
-
-    def send(self, data: bytes, pause: float | None = None) -> bool:
-        """Send all, or byte by byte with a pause after each. False when the server has closed meanwhile."""
-        try:
-            if pause is None:
-                self.socket.sendall(data)
-            else:
-                for i in range(len(data)):
-                    self.socket.sendall(data[i : i + 1])
-                    time.sleep(pause)
-        except (BrokenPipeError, ConnectionResetError):
-            return False
-        return True
-
-    def receive_all(self) -> bytes:
-        """Everything up to the end of the connection. A reset fails the test."""
-        while chunk := self.socket.recv(1 << 20):
-            self.data += chunk
-        return self.data
-
-    def receive(self, method: str = "GET") -> Answer:
-        """One answer of a connection that is kept."""
-        while True:
-            with contextlib.suppress(AssertionError):
-                answer, self.data = read_answer(self.data, method)
-                return answer
-            chunk = self.socket.recv(1 << 20)
-            assert chunk, f"the connection ended within an answer: {self.data[:500]!r}"
-            self.data += chunk
-
-    def reset(self) -> None:
-        """Close with a RST."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        self.socket.close()
-
-
-def talk(server: Server, data: bytes, methods: Sequence[str] = (), pause: float | None = None) -> list[Answer]:
-    """Send `data` on a new connection and read its answers until the server closes."""
-    with Raw(server) as raw:
-        raw.send(data, pause)
-        return read_answers(raw.receive_all(), methods)
-
-
-BYTE_PAUSE = 0.0001  # long enough for the server to take most bytes one by one
-
-
-def agree(server: Server, data: bytes, methods: Sequence[str] = ()) -> list[Answer]:
-    """The answers to `data` sent whole, which must be those to it sent byte by byte (BEHAVIOURS 11)."""
-    whole = talk(server, data, methods)
-    slow = talk(server, data, methods, BYTE_PAUSE if len(data) < 2000 else 0)
-    assert [a.without_date() for a in whole] == [a.without_date() for a in slow]
-    return whole
 
 
 @pytest.fixture(scope="module")
@@ -281,129 +121,6 @@ def seen(server: Server) -> list[str]:
 
 
 # ---- what is refused ----
-
-
-def head(*lines: bytes, first: bytes = b"POST /echo HTTP/1.1") -> bytes:
-    """A request head with a good Host."""
-    return b"\r\n".join((first, b"Host: a", *lines, b"", b""))
-
-
-def line(first: bytes) -> bytes:
-    """A request with that request line."""
-    return first + b"\r\nHost: a\r\n\r\n"
-
-
-LENGTHS = {
-    "empty": b"", "plus": b"+1", "minus": b"-1", "underscore": b"1_0", "hex": b"0x1", "list": b"1,1",
-    "list-ows": b"1, 1", "space": b"1 1", "comma": b"1,", "2^64": b"18446744073709551616",
-    "2^63": b"9223372036854775808",
-    "2^64+1": b"18446744073709551617", "long": b"0" * 40 + b"1", "other-digits": "१".encode(), "superscript": b"\xb2",
-    "float": b"1.0", "word": b"one", "quotes": b'"1"', "nbsp": b"\xa01", "nel": b"1\x85",
-}  # fmt: skip
-CODINGS = {
-    "twice-in-list": b"chunked, chunked", "gzip": b"gzip, chunked", "identity": b"identity", "last": b"chunked, gzip",
-    "parameter": b"chunked;a=b", "prefix": b"xchunked", "suffix": b"chunkedx", "empty": b"", "comma": b",chunked",
-    "quotes": b'"chunked"', "vt": b"\x0bchunked", "nbsp": b"\xa0chunked", "short": b"chunke", "cut": b"chun ked",
-}  # fmt: skip
-CHUNKS = {
-    "empty": b"\r\n", "word": b"x\r\n", "0x": b"0x5\r\nhello\r\n", "minus": b"-5\r\nhello\r\n",
-    "plus": b"+5\r\nhello\r\n",
-    "space-before": b" 5\r\nhello\r\n", "space-after": b"5 \r\nhello\r\n", "underscore": b"0_5\r\nhello\r\n",
-    "long": b"0000000000000005\r\nhello\r\n", "2^64": b"10000000000000005\r\nhello\r\n", "lf": b"5\nhello\r\n",
-    "cr": b"5\rhello\r\n", "extension-lf": b"5;a\nhello\r\n", "extension-cr": b"5;a\rb\r\nhello\r\n",
-    "extension-nul": b"5;\0\r\nhello\r\n", "extension-quoted-lf": b'5;a="\n"\r\nhello\r\n', "data-lf": b"5\r\nhello\n",
-    "data-cr": b"5\r\nhello\r", "data-short": b"5\r\nhell\r\n", "data-long": b"5\r\nhello!\r\n",
-    "data-none": b"5\r\nhello0",
-    "only-extension": b";a\r\n", "last-lf": b"0\n\n", "end-lf": b"0\r\n\n", "end-crx": b"0\r\n\rx",
-    "trailer-name": b"0\r\nX A: b\r\n\r\n", "trailer-colon": b"0\r\nX\r\n\r\n", "trailer-space": b"0\r\nX : a\r\n\r\n",
-    "trailer-fold": b"0\r\nX: a\r\n b\r\n\r\n", "trailer-lf": b"0\r\nX: a\n\r\n", "trailer-cr": b"0\r\nX: a\rb\r\n\r\n",
-    "trailer-nul": b"0\r\nX: \0\r\n\r\n", "extensions-4097": b"5;" + b"a" * 4097 + b"\r\nhello\r\n",
-    "extensions-sum": (b"1;" + b"a" * 100 + b"\r\nx\r\n") * 41,
-}  # fmt: skip
-HOSTS = {
-    "empty": b"", "slash": b"a/b", "question": b"a?b", "hash": b"a#b", "at": b"a@b", "word-port": b"a:b",
-    "space": b"a b",
-    "big-port": b"a:65536", "long-port": b"a:000080", "minus-port": b"a:-1", "only-port": b":80", "open": b"[::1",
-    "after": b"[::1]a", "close": b"::1]", "bare-v6": b"::1", "url": b"http://a", "percent": b"a%4",
-    "percent-g": b"a%gg",
-    "backslash": b"a\\b", "utf-8": "ä".encode(), "quote": b'"a"', "brackets": b"[]", "two": b"a:1:2", "tab": b"a\tb",
-}  # fmt: skip
-FIELDS = {
-    "space-before-colon": b"X-A : b", "tab-before-colon": b"X-A\t: b", "fold-space": b"X-A: a\r\n b",
-    "fold-tab": b"X-A: a\r\n\tb", "fold-empty": b"X-A: a\r\n \r\nX-B: c", "no-name": b": b", "no-colon": b"X-A",
-    "nul-name": b"X\0A: b", "nul-value": b"X-A: a\0b", "cr-name": b"X\rA: b", "cr-value": b"X-A: a\rb",
-    "cr-end": b"X-A: a\r\r\nX-B: c", "lf-name": b"X\nA: b", "lf-value": b"X-A: a\nX-B: c", "lf-end": b"X-A: a\n",
-    "del": b"X-A: a\x7f", "bell": b"X-A: \a", "escape": b"X-A: \x1b[0m", "utf-8-name": "Ä: a".encode(),
-    "nbsp-name": b"X-A\xa0: b", "nel-name": b"\x85X-A: b", "vt": b"X-A: \x0ba", "quote-name": b'"X": b',
-    "slash-name": b"X/A: b", "space-in-name": b"X A: b",
-}  # fmt: skip
-REQUEST_LINES = {
-    "no-version": (b"GET /", 400), "0.9": (b"GET /echo HTTP/0.9", 505), "2.0": (b"GET /echo HTTP/2.0", 505),
-    "1.10": (b"GET /echo HTTP/1.10", 400), "11": (b"GET /echo HTTP/11", 400), "lower": (b"GET /echo http/1.1", 400),
-    "dot": (b"GET /echo HTTP/1.", 400), "x": (b"GET /echo HTTP/1.x", 400), "space-end": (b"GET /echo HTTP/1.1 ", 400),
-    "tab-end": (b"GET /echo HTTP/1.1\t", 400), "plus": (b"GET /echo HTTP/+1.1", 400),
-    "ICY": (b"GET /echo ICY/1.1", 400),
-    "two-spaces": (b"GET  /echo HTTP/1.1", 400), "two-spaces-end": (b"GET /echo  HTTP/1.1", 400),
-    "tab": (b"GET\t/echo\tHTTP/1.1", 400), "space": (b"GET /ec ho HTTP/1.1", 400),
-    "leading-space": (b" GET /echo HTTP/1.1", 400),
-    "nul": (b"GET /ec\0ho HTTP/1.1", 400), "nul-method": (b"G\0ET /echo HTTP/1.1", 400),
-    "cr": (b"GET /ec\rho HTTP/1.1", 400),
-    "hash": (b"GET /echo#a HTTP/1.1", 400), "utf-8": ("GET /ä HTTP/1.1".encode(), 400),
-    "del": (b"GET /\x7f HTTP/1.1", 400),
-    "relative": (b"GET echo HTTP/1.1", 400), "asterisk": (b"GET * HTTP/1.1", 400),
-    "authority": (b"GET a:80 HTTP/1.1", 400),
-    "connect": (b"CONNECT a:80 HTTP/1.1", 501), "connect-path": (b"CONNECT / HTTP/1.1", 501),
-    "ftp": (b"GET ftp://a/ HTTP/1.1", 400),
-    "userinfo": (b"GET http://u@a/ HTTP/1.1", 400), "no-host": (b"GET http:///echo HTTP/1.1", 400),
-    "bad-port": (b"GET http://a:x/echo HTTP/1.1", 400), "no-target": (b"GET  HTTP/1.1", 400), "one-word": (b"GET", 400),
-    "method-at": (b"G@T /echo HTTP/1.1", 400), "no-method": (b"/echo HTTP/1.1", 400),
-    "asterisk-path": (b"OPTIONS *a HTTP/1.1", 400),
-    "tls": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400), "h2": (b"PRI * HTTP/2.0", 505),
-}  # fmt: skip
-
-
-def refused() -> Iterator[Any]:
-    """Every request that must be refused: bytes and status."""
-    for name, value in LENGTHS.items():
-        yield pytest.param(head(b"Content-Length: " + value) + b"x", 400, id=f"length-{name}")
-    for first, second in ((b"1", b"2"), (b"2", b"1"), (b"1", b"1"), (b"1", b"")):
-        data = head(b"Content-Length: " + first, b"Content-Length: " + second) + b"xy"
-        yield pytest.param(data, 400, id=f"lengths-{first.decode()}-{second.decode()}")
-    for value in (b"4294967297", b"4294967296", b"999999999999999999"):
-        yield pytest.param(head(b"Content-Length: " + value) + b"x", 413, id=f"length-{value.decode()}")
-    both = [b"Content-Length: 5", b"Transfer-Encoding: chunked"]
-    yield pytest.param(head(*both) + b"0\r\n\r\n", 400, id="length-and-coding")
-    yield pytest.param(head(*reversed(both)) + b"0\r\n\r\n", 400, id="coding-and-length")
-    yield pytest.param(head(b"Content-Length: 0", both[1]) + b"0\r\n\r\n", 400, id="length-0-and-coding")
-    for name, value in CODINGS.items():
-        status = 400 if name == "vt" else 501
-        yield pytest.param(head(b"Transfer-Encoding: " + value) + b"0\r\n\r\n", status, id=f"coding-{name}")
-    yield pytest.param(head(both[1], both[1]) + b"0\r\n\r\n", 400, id="codings")
-    yield pytest.param(head(both[1], first=b"POST /echo HTTP/1.0") + b"0\r\n\r\n", 400, id="coding-1.0")
-    for name, value in CHUNKS.items():
-        yield pytest.param(CHUNKED + value, 400, id=f"chunk-{name}")
-    fields = b"".join(b"X-%d: a\r\n" % n for n in range(101))
-    yield pytest.param(CHUNKED + b"0\r\n" + fields + b"\r\n", 431, id="trailer-fields")
-    yield pytest.param(CHUNKED + b"0\r\nX: " + b"a" * 8192 + b"\r\n\r\n", 431, id="trailer-bytes")
-    for name, value in HOSTS.items():
-        yield pytest.param(b"GET /echo HTTP/1.1\r\nHost: " + value + b"\r\n\r\n", 400, id=f"host-{name}")
-    yield pytest.param(b"GET /echo HTTP/1.0\r\nHost: a/b\r\n\r\n", 400, id="host-1.0")
-    yield pytest.param(b"GET /echo HTTP/1.1\r\nX-A: a\r\n\r\n", 400, id="host-missing")
-    yield pytest.param(b"GET http://a/echo HTTP/1.1\r\n\r\n", 400, id="host-missing-absolute")
-    yield pytest.param(head(b"Host: a", first=b"GET /echo HTTP/1.1"), 400, id="host-twice")
-    yield pytest.param(head(b"hOST: b", first=b"GET /echo HTTP/1.1"), 400, id="host-differs")
-    for name, value in FIELDS.items():
-        yield pytest.param(head(value, first=b"GET /echo HTTP/1.1"), 400, id=f"field-{name}")
-    yield pytest.param(b"GET /echo HTTP/1.1\r\n Host: a\r\n\r\n", 400, id="field-first-folded")
-    yield pytest.param(b"GET /echo HTTP/1.1\r\nHost : a\r\n\r\n", 400, id="host-space")
-    yield pytest.param(b"GET /echo HTTP/1.1\nHost: a\n\n", 400, id="lf-only")
-    for name, (first, status) in REQUEST_LINES.items():
-        yield pytest.param(line(first), status, id=f"line-{name}")
-    yield pytest.param(b"\n" + line(b"GET /echo HTTP/1.1"), 400, id="leading-lf")
-    yield pytest.param(b"\r" + line(b"GET /echo HTTP/1.1"), 400, id="leading-cr")
-    yield pytest.param(b"\r\n" * 9 + line(b"GET /echo HTTP/1.1"), 400, id="leading-crlfs")
-    yield pytest.param(head(b"Expect: 200-ok", first=b"GET /echo HTTP/1.1"), 417, id="expect")
-    yield pytest.param(head(b"Expect: 100-continue, x", b"Content-Length: 1") + b"x", 417, id="expect-list")
 
 
 @pytest.mark.parametrize(("data", "status"), list(refused()))

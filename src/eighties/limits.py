@@ -6,17 +6,19 @@ keyword (`App(max_body=…)`), and `docs/limits.md` is held true to it by a test
 
 from __future__ import annotations
 
-from typing import NamedTuple
 
-
-class Limit(NamedTuple):
+class Limit:
     """One limit: `default` in `unit`, answered with `status` (0: the connection is closed without an answer)."""
 
-    name: str
-    default: int
-    unit: str
-    status: int
-    reason: str
+    # No NamedTuple: the parent process reads this table, and `typing` would cost it a megabyte.
+    __slots__ = ("default", "name", "reason", "status", "unit")
+
+    def __init__(self, name: str, default: int, unit: str, status: int, reason: str) -> None:
+        self.name = name
+        self.default = default
+        self.unit = unit
+        self.status = status
+        self.reason = reason
 
 
 LIMITS = (

@@ -3,6 +3,9 @@
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <unistd.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include "py.h"
 
@@ -368,6 +371,9 @@ static PyObject *engine_listen(PyObject *self, PyObject *number) {
     close(own);
     return NULL;
   }
+#ifdef __GLIBC__
+  malloc_trim(0); /* the program is loaded: what that took and gave back goes to the system */
+#endif
   Py_RETURN_NONE;
 }
 
