@@ -73,7 +73,8 @@ static void test_decode(void) {
   decodes("%2541", "%41", true); /* once, not twice */
   check_decoded((span){"a%00b", 5}, "a\0b", 3, true);
   check_decoded((span){"%ff%C3%a4", 9}, "\xff\xc3\xa4", 3, true);
-  for (const char *const *bad = (const char *[]){"%", "%4", "a%", "%%", "%g1", "%1g", "%-1", "% 1", "%u0041", "%\xc3\xa4", NULL};
+  for (const char *const *bad =
+           (const char *[]){"%", "%4", "a%", "%%", "%g1", "%1g", "%-1", "% 1", "%u0041", "%\xc3\xa4", NULL};
        *bad; bad++)
     decodes(*bad, *bad, true); /* bad escapes stay */
   decodes("%%41", "%A", true);

@@ -61,16 +61,6 @@ bool http1_is_token(const char *text, size_t len) { return len > 0 && all_of(tex
 
 bool http1_is_value(const char *text, size_t len) { return all_of(text, len, VALUE); }
 
-bool http1_same(const char *text, size_t len, const char *word) {
-  if (strlen(word) != len) return false;
-  for (size_t i = 0; i < len; i++) {
-    char c = text[i];
-    if (c >= 'A' && c <= 'Z') c |= 0x20;
-    if (c != word[i]) return false;
-  }
-  return true;
-}
-
 static ssize_t bad(http1_error *error, int status, const char *reason) {
   error->status = status;
   error->reason = reason;
@@ -102,9 +92,10 @@ static bool is_ip_literal(const char *text, size_t len) {
 }
 
 static bool is_reg_name(const char *text, size_t len) {
-  if (!all_of(text, len, HOST)) return false;
-  for (size_t i = 0; i < len; i++)
+  for (size_t i = 0; i < len; i++) {
+    if (!(classes[(uint8_t)text[i]] & HOST)) return false;
     if (text[i] == '%' && (i + 2 >= len || hex_digit(text[i + 1]) < 0 || hex_digit(text[i + 2]) < 0)) return false;
+  }
   return len > 0;
 }
 

@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/types.h>
 
 #define HTTP1_BAD (-1)
@@ -119,7 +120,15 @@ ssize_t http1_read_chunked(http1_chunked *c, const char *in, size_t len, size_t 
 bool http1_is_token(const char *text, size_t len);
 bool http1_is_value(const char *text, size_t len);
 /* Whether `text` equals the lower-case `word`, ignoring case. */
-bool http1_same(const char *text, size_t len, const char *word);
+static inline bool http1_same(const char *text, size_t len, const char *word) {
+  if (strlen(word) != len) return false;
+  for (size_t i = 0; i < len; i++) {
+    char c = text[i];
+    if (c >= 'A' && c <= 'Z') c |= 0x20;
+    if (c != word[i]) return false;
+  }
+  return true;
+}
 /* uri-host [ ":" port ] (RFC 9110 section 7.2). */
 bool http1_is_host(const char *text, size_t len);
 
