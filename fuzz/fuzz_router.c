@@ -1,7 +1,7 @@
 /* fuzz_router.c - patterns and paths from the fuzzer: no pattern and no path breaks the router, and what it finds is true.
  *
- * Input: lines; those that begin with "+" and a method's digit are patterns, the others are paths to be found. Then query_next and
- * query_decode read the whole input. */
+ * Input: lines. Those that begin with "+" and a byte that stands for a method are patterns, the others are paths to be
+ * found. Then query_next and query_decode read the whole input. */
 #include <assert.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -18,7 +18,8 @@ static void add(router *r, const char *line, size_t len) {
   if (!pattern) abort();
   memcpy(pattern, line, len);
   pattern[len] = 0;
-  if (len > 1) router_add(r, pattern + 1, (http1_method)((uint8_t)pattern[0] % HTTP1_METHODS), (void *)(intptr_t)++number);
+  if (len > 1)
+    router_add(r, pattern + 1, (http1_method)((uint8_t)pattern[0] % HTTP1_METHODS), (void *)(intptr_t)++number);
   free(pattern);
 }
 
@@ -37,13 +38,13 @@ static void find(const router *r, const char *line, size_t len) {
   char *copy = malloc(len ? len : 1);
   if (!copy) abort();
   memcpy(copy, line, len);
-  unsigned allowed = 0;
-  for (int method = 0; len && method <= HTTP1_METHODS; method++) {
-    router_match m;
+  router_match all, m;
+  if (len) router_find(r, (span){copy, len}, HTTP1_OTHER, &all); /* no route has it: every pattern that fits is seen */
+  for (int method = 0; len && method < HTTP1_METHODS; method++) {
     router_find(r, (span){copy, len}, (http1_method)method, &m);
     check_match(&m, (span){copy, len});
-    if (!m.route && allowed) assert(allowed == m.allowed || method < HTTP1_METHODS);
-    if (!m.route) allowed = m.allowed;
+    assert(m.route ? !(m.allowed & ~all.allowed) : m.allowed == all.allowed);
+    assert(!m.route == !(all.allowed & 1u << method || (method == HTTP1_HEAD && all.allowed & 1u << HTTP1_GET)));
   }
   free(copy);
 }

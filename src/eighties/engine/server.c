@@ -143,8 +143,10 @@ static void welcome(server *s, int fd, const struct sockaddr *peer) {
   if (over) {
     c->over_limit = true;
     s->n_refused++;
+    conn_ref(c); /* without memory for the answer it is closed */
     conn_refuse(c, 503, "more connections than max_connections");
     conn_enqueue(c);
+    conn_unref(c);
   }
 }
 

@@ -1,0 +1,28 @@
+#!/bin/sh
+# run.sh TARGET SECONDS BUILD CASES...: run one fuzzer; on a finding show its last words and its input, and fail.
+set -u
+target=$1 seconds=$2 build=$3
+shift 3
+
+corpus=$build/corpus-$target seeds=$build/seeds-$target found=$build/found-$target log=$build/$target.log
+rm -rf "$seeds" "$found"
+mkdir -p "$corpus" "$seeds" "$found"
+case $target in
+router) printf '+0/a\n+1/a/{n:int}\n+2/a/{x}/b\n+0/{rest:path}\n/a\n/a/5\n/a/%%62/b\n/\n' >"$seeds/patterns" ;;
+*) "$build/seeds" "$target" "$seeds" "$@" || exit 1 ;;
+esac
+
+"$build/fuzz_$target" -max_total_time="$seconds" -max_len=8192 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+    -artifact_prefix="$found/" "$corpus" "$seeds" >"$log" 2>&1
+status=$?
+runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
+if [ $status -eq 0 ]; then
+    echo "fuzz $target: ${runs:-0} runs in $seconds s, nothing found"
+    exit 0
+fi
+grep -v -e '^#[0-9]*[[:space:]]' -e '^INFO' "$log" | tail -n 60
+for input in "$found"/*; do
+    echo "fuzz $target: found with $input"
+    od -A d -t x1z -v "$input"
+done
+exit 1
