@@ -79,7 +79,8 @@ $(VENV)/.stamp-test: $(VENV)/.stamp-venv pyproject.toml
 	$(PIP) install $$($(PYTHON) tools/requires.py test)
 	touch $@
 
-build/sanitize/.stamp: $(VENV)/.stamp-venv $(SOURCES)
+# The release build brings what the program needs at run time.
+build/sanitize/.stamp: $(VENV)/.stamp-build
 	rm -rf build/sanitize/site
 	mkdir -p build/sanitize
 	$(BUILD) --no-deps --target build/sanitize/site -Cbuild-dir=build/sanitize/meson \

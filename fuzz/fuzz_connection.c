@@ -484,9 +484,10 @@ static void client_write(client *k, const void *at, size_t len) {
   if (memchr(at, 'D', len)) k->head = true;
 }
 
-static void client_read(client *k, size_t len) {
+/* Whether something has come. */
+static bool client_read(client *k, size_t len) {
   char spare[4096];
-  if (k->fd < 0) return;
+  if (k->fd < 0) return false;
   if (!k->heard && !(k->heard = malloc(HEARD_BYTES + 1))) abort();
   size_t room = HEARD_BYTES - k->n_heard;
   char *to = room ? k->heard + k->n_heard : spare;
@@ -494,13 +495,14 @@ static void client_read(client *k, size_t len) {
   ssize_t n = recv(k->fd, to, len < room ? len : room, 0);
   if (n > 0 && to != spare) k->n_heard += (size_t)n;
   k->heard[k->n_heard] = 0;
+  return n > 0;
 }
 
 /* ---- steps ---- */
 
 static void check_all(void) {
   for (const conn *c = s->conns; c; c = c->next) {
-    conn_check(c);
+    if (!c->ready) conn_check(c);              /* else it is not at rest: it ran out of budget */
     assert(c->input.len <= 2 * SCRATCH_BYTES); /* what a client may send ahead is bounded */
   }
 }
@@ -666,6 +668,14 @@ static bool begin(unsigned a, unsigned b) {
   return server_listen(s, fd);
 }
 
+static void read_all(void) {
+  for (bool more = true; more;) {
+    more = false;
+    for (int i = 0; i < CLIENTS; i++) more |= client_read(&clients[i], SIZE_MAX);
+    poll_until_quiet();
+  }
+}
+
 /* Everyone does what he owes: handlers answer, clients read, time passes. Then every connection ends. */
 static void settle(void) {
   memory_left = -1;
@@ -682,8 +692,7 @@ static void settle(void) {
       finish(e);
       next = exchanges; /* finish runs other connections */
     }
-    for (int i = 0; i < CLIENTS; i++) client_read(&clients[i], SIZE_MAX);
-    poll_until_quiet();
+    read_all();
     pass_seconds(1);
     if (drains && second == 1) server_drain(s); /* else each has a deadline */
   }

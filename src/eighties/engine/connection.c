@@ -70,7 +70,7 @@ void conn_check(const conn *c) {
   assert(!c->exchange || c->out != OUT_IDLE);
   assert(c->in != IN_HEAD || c->out == OUT_IDLE);
   assert(c->in != IN_LINGER || (c->out == OUT_IDLE && c->closing));
-  assert(c->timer.next || c->fresh || c->wait == WAIT_NONE || c->feeding || c->server->polling);
+  assert(c->timer.next || c->fresh || c->ready || c->wait == WAIT_NONE || c->feeding || c->server->polling);
 #else
   (void)c;
 #endif

@@ -47,7 +47,7 @@ typedef struct {
 } http1_error;
 
 typedef struct {
-  size_t max_line;   /* request line, bytes without CRLF: 414 */
+  size_t max_line;   /* request line, bytes without CRLF, at most max_head - 2: 414 */
   size_t max_head;   /* request line and header section, bytes: 431 */
   size_t max_fields; /* header fields: 431 */
 } http1_limits;
