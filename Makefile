@@ -1,8 +1,8 @@
 # The tasks of the project: run build test lint sanitize fuzz bench docs clean. Each sets up what it needs.
 # `make run` and `make test` are all a newcomer has to know.
 
-PORT = 8080
-WORKERS = 1
+PORT ?= 8080
+WORKERS ?= 1
 SECONDS = 60
 
 VENV = .venv
