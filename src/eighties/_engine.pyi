@@ -2,7 +2,7 @@
 
 from asyncio import AbstractEventLoop, Future
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from typing import Any, final, overload
+from typing import Any, Literal, Self, final, overload
 
 from typing_extensions import disjoint_base
 
@@ -17,6 +17,16 @@ def live() -> dict[str, int]:
     All are zero once every engine is closed; tests assert it.
     """
 
+def engine_of(elfd: int = -1, /) -> Engine:
+    """The engine with that descriptor; -1: the newest. Raises OSError (EBADF) where there is none."""
+
+def write(elfd: int, childfd: int, data: bytes | bytearray | memoryview, /) -> bool:
+    """`Socket.write` by handle; False as well for a handle that is no connection's. OSError: there is no such elfd."""
+
+def close(elfd: int, childfd: int, /) -> bool:
+    """`Socket.close` by handle."""
+
+def find_socket(elfd: int, childfd: int, /) -> Socket | None: ...
 def parse_query(text: str | bytes, /) -> MultiDict:
     """Decode `a=1&b=2` as HTML forms encode it (WHATWG URL §5.1). Never raises on bad input."""
 
@@ -95,6 +105,62 @@ class Request:
         Raises ConnectionError when the client is gone, ValueError when a declared length is exceeded.
         """
     def send_ready(self) -> Future[None]: ...
+    def take_over(self) -> Socket:
+        """Make the connection a raw one, of the engine's `socket_type`. For routes with `stream`.
+
+        The request is over and whatever the handler returns is ignored. What follows the head is the socket's data; of
+        a request with a body that is the decoded body, then the end of input. Raises ConnectionError when the client is
+        gone, RuntimeError when the answer has begun.
+        """
+
+@disjoint_base
+class Socket:
+    """A raw connection: bytes in and out. Exactly this type calls the program's hooks, a subclass its own callbacks.
+
+    Callbacks are plain functions and are called from `Engine.poll` only, never from within a method of the socket. An
+    exception in one is reported and closes the connection. After `on_close` none comes, and all are None.
+    """
+
+    def __new__(cls, engine: Engine, kind: Literal["stream", "datagram", "reader", "writer"] = "stream") -> Self:
+        """A connection that is still to be made: `attach` it. What is written before is sent then.
+
+        Raises RuntimeError when the engine is closed.
+        """
+    on_data: Callable[[int, int, bytes, int], object] | None
+    """`(elfd, childfd, data, length)`. Nothing is read while it is None."""
+    on_close: Callable[[int, int], object] | None
+    on_write: Callable[[int, int], object] | None
+    """Connected, or what had to wait has been sent."""
+    on_connect: Callable[[int, int], object] | None
+    on_eof: Callable[[int, int], object] | None
+    """The peer has ended its sending side. A true result keeps the connection open for writing."""
+    inbox: Any
+    @property
+    def fd(self) -> int:
+        """The handle: no other connection of this process ever has it, and it is no descriptor's number."""
+    @property
+    def elfd(self) -> int: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def connected(self) -> bool: ...
+    @property
+    def buffered(self) -> int:
+        """Bytes written that the kernel has not taken yet."""
+    @property
+    def peername(self) -> tuple[str, int] | str | None: ...
+    def attach(self, fd: int, /) -> None:
+        """Take over a connected descriptor. Raises OSError (and the descriptor stays the caller's)."""
+    def write(self, data: bytes | bytearray | memoryview, /) -> bool:
+        """Send, or queue what the kernel does not take. False: the connection is closed or being closed."""
+    def close(self) -> bool:
+        """Send what is queued, then close. False: that was done before."""
+    def abort(self) -> None:
+        """Close at once; what is queued is lost."""
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
 
 @disjoint_base
 class Response:
@@ -155,17 +221,27 @@ class Engine:
         worker: int = 0,
         accept_batch: int = 1,
         scoreboard: Any = None,
+        socket_type: type[Socket] = ...,
+        report: Callable[[str, BaseException], object] | None = None,
     ) -> Engine:
         """
         `respond(request, value)` turns any handler value but str, bytes, None, Response and async generators into
         a Response, or raises TypeError. `failed(request, exception)` makes the answer to an exception. `pump` sends a
         streamed body. `settle` wraps an awaitable that is no coroutine. `log(level, message)`: level as in logging.
-        `scoreboard`: a writable buffer of 64 bytes, eight counters (SCOREBOARD names them).
+        `scoreboard`: a writable buffer of 64 bytes, eight counters (SCOREBOARD names them). `socket_type` is what
+        `Request.take_over` and protocols make. `report(where, exception)` hears of exceptions in sockets' callbacks.
         """
     def fileno(self) -> int: ...
     def poll(self) -> None: ...
     def set_routes(self, routes: Sequence[Route], fallbacks: Mapping[int, Route] = ..., /) -> None:
         """Replace the route table: one pointer is swapped. `fallbacks` handle 404 and 405 where given."""
+    def set_hooks(self, hooks: Mapping[str, Callable[..., object]], raw: bool, /) -> None:
+        """The program's on_data, on_close, on_write, on_accept, where given. `raw`: accepted connections speak bytes."""
+    def set_protocols(self, choose: Callable[[bytes], Callable[[Socket], object] | bool | None] | None, /) -> None:
+        """Tell protocols apart by a connection's first bytes, 512 at most.
+
+        `choose(data)` gives a function that gets the Socket, None when it needs more bytes, False when it is HTTP.
+        """
     def listen(self, fd: int, /) -> None:
         """Accept from a bound, listening socket. The engine duplicates the descriptor."""
     def drain(self) -> None:

@@ -16,19 +16,20 @@ enum { WAIT_NONE, WAIT_REQUEST, WAIT_HEAD, WAIT_BODY, WAIT_HANDLER, WAIT_GONE, W
 
 /* ---- states ---- */
 
-static const char *const in_names[IN_STATES] = {"head", "body", "done", "linger", "closed"};
-static const char *const out_names[OUT_STATES] = {"idle", "owed", "body"};
+static const char *const in_names[IN_STATES] = {"head", "body", "done", "raw", "linger", "closed"};
+static const char *const out_names[OUT_STATES] = {"idle", "owed", "body", "raw"};
 
 #define TO(state) (1u << (state))
 static const unsigned in_legal[IN_STATES] = {
-    [IN_HEAD] = TO(IN_BODY) | TO(IN_DONE) | TO(IN_LINGER) | TO(IN_CLOSED),
+    [IN_HEAD] = TO(IN_BODY) | TO(IN_DONE) | TO(IN_RAW) | TO(IN_LINGER) | TO(IN_CLOSED),
     [IN_BODY] = TO(IN_HEAD) | TO(IN_DONE) | TO(IN_LINGER) | TO(IN_CLOSED),
-    [IN_DONE] = TO(IN_HEAD) | TO(IN_LINGER) | TO(IN_CLOSED),
+    [IN_DONE] = TO(IN_HEAD) | TO(IN_RAW) | TO(IN_LINGER) | TO(IN_CLOSED),
+    [IN_RAW] = TO(IN_LINGER) | TO(IN_CLOSED),
     [IN_LINGER] = TO(IN_CLOSED),
 };
 static const unsigned out_legal[OUT_STATES] = {
-    [OUT_IDLE] = TO(OUT_OWED),
-    [OUT_OWED] = TO(OUT_BODY),
+    [OUT_IDLE] = TO(OUT_OWED) | TO(OUT_RAW),
+    [OUT_OWED] = TO(OUT_BODY) | TO(OUT_RAW),
     [OUT_BODY] = TO(OUT_IDLE),
 };
 
@@ -63,13 +64,18 @@ void conn_check(const conn *c) {
   assert((c->output.first == NULL) == (c->output.last == NULL));
   assert((c->input.at == NULL) == (c->input.len == 0));
   if (c->in == IN_CLOSED) {
-    assert(c->fd < 0 && !c->exchange && !c->timer.next && !c->output.first && !c->input.at && !c->body.at);
+    assert(c->fd < 0 && !c->timer.next && !c->output.first && !c->input.at && !c->body.at);
+    assert(!c->exchange || (c->out == OUT_RAW && c->ready)); /* its end is still to be told */
+    assert(!handle_find(&c->server->handles, c->handle));
     return;
   }
-  assert(c->refs > 0 && c->fd >= 0);
+  assert(c->refs > 0 && (c->fd >= 0) == !c->pending);
   assert(!c->exchange || c->out != OUT_IDLE);
   assert(c->in != IN_HEAD || c->out == OUT_IDLE);
-  assert(c->in != IN_LINGER || (c->out == OUT_IDLE && c->closing));
+  assert(c->in != IN_LINGER || ((c->out == OUT_IDLE || c->out == OUT_RAW) && c->closing));
+  assert(c->in != IN_RAW || c->out == OUT_RAW);
+  assert((c->out == OUT_RAW) == (handle_find(&c->server->handles, c->handle) == c));
+  assert(!c->pending || c->own);
   assert(c->timer.next || c->fresh || c->ready || c->wait == WAIT_NONE || c->feeding || c->server->polling);
 #else
   (void)c;
@@ -78,7 +84,7 @@ void conn_check(const conn *c) {
 
 /* ---- life ---- */
 
-static void copy_peer(conn *c, const struct sockaddr *peer) {
+void conn_copy_peer(conn *c, const struct sockaddr *peer) {
   c->peer.family = peer->sa_family;
   if (peer->sa_family == AF_INET) {
     const struct sockaddr_in *in = (const struct sockaddr_in *)peer;
@@ -91,26 +97,44 @@ static void copy_peer(conn *c, const struct sockaddr *peer) {
   }
 }
 
-conn *conn_new(server *s, int fd, const struct sockaddr *peer) {
+conn *conn_make(server *s, bool own) {
   conn *c = calloc(1, sizeof *c);
   if (!c) return NULL;
   c->watch = WATCH_CONN;
-  c->fd = fd;
+  c->fd = -1;
   c->server = s;
   c->io = &transport_plain;
   c->refs = 1;
-  c->writable = c->fresh = true;
-  copy_peer(c, peer);
-  if (!poller_add(s->poller, fd, c)) {
-    free(c);
-    return NULL;
-  }
+  c->own = own;
   c->next = s->conns;
   if (s->conns) s->conns->prev = c;
   s->conns = c;
-  s->n_conns++;
   s->conns_alive++;
-  s->counters[COUNT_CONNECTIONS]++;
+  if (!own) s->n_conns++, s->counters[COUNT_CONNECTIONS]++;
+  return c;
+}
+
+static void unlink_conn(conn *c) {
+  server *s = c->server;
+  if (c->prev) c->prev->next = c->next;
+  else s->conns = c->next;
+  if (c->next) c->next->prev = c->prev;
+  c->prev = c->next = NULL;
+  s->n_refused -= c->over_limit;
+  if (!c->own) s->n_conns--, s->counters[COUNT_CONNECTIONS]--;
+}
+
+conn *conn_new(server *s, int fd, const struct sockaddr *peer) {
+  conn *c = conn_make(s, false);
+  if (!c) return NULL;
+  if (!poller_add(s->poller, fd, c)) {
+    unlink_conn(c);
+    conn_unref(c);
+    return NULL;
+  }
+  c->fd = fd;
+  c->writable = c->fresh = true;
+  conn_copy_peer(c, peer);
   conn_arm(c);
   return c;
 }
@@ -123,29 +147,25 @@ void conn_unref(conn *c) {
   free(c);
 }
 
-static void unlink_conn(conn *c) {
-  server *s = c->server;
-  if (c->prev) c->prev->next = c->next;
-  else s->conns = c->next;
-  if (c->next) c->next->prev = c->prev;
-  c->prev = c->next = NULL;
-  s->n_conns--;
-  s->n_refused -= c->over_limit;
-  s->counters[COUNT_CONNECTIONS]--;
-}
-
 void conn_close(conn *c) {
   server *s = c->server;
   if (c->in == IN_CLOSED) return;
   conn_ref(c);
   conn_set_in(c, IN_CLOSED);
-  poller_del(s->poller, c->fd);
-  close(c->fd);
+  if (!c->pending) {
+    poller_del(s->poller, c->fd);
+    close(c->fd);
+  }
   c->fd = -1;
   unlink_conn(c);
   wheel_stop(&s->wheel, &c->timer);
-  if (c->exchange) s->up->abandon(c);
-  c->exchange = NULL;
+  if (c->out == OUT_RAW) {
+    handle_end(&s->handles, c->handle);
+    conn_enqueue_end(c);
+  } else {
+    if (c->exchange) s->up->abandon(c);
+    c->exchange = NULL;
+  }
   queue_clear(&c->output, &s->pool);
   bytes_clear(&c->input);
   bytes_clear(&c->body);
@@ -154,15 +174,25 @@ void conn_close(conn *c) {
   conn_unref(c);
 }
 
-void conn_enqueue(conn *c) {
+static void enqueue(conn *c) {
   server *s = c->server;
-  if (c->ready || c->in == IN_CLOSED) return;
+  if (c->ready) return;
   c->ready = true;
   conn_ref(c);
   c->ready_next = NULL;
   if (s->ready_last) s->ready_last->ready_next = c;
   else s->ready = c;
   s->ready_last = c;
+}
+
+void conn_enqueue(conn *c) {
+  if (c->in != IN_CLOSED) enqueue(c);
+}
+
+void conn_enqueue_end(conn *c) {
+  if (!c->exchange) return;
+  enqueue(c);
+  server_wake(c->server);
 }
 
 void conn_kick(conn *c) {
@@ -184,8 +214,10 @@ void conn_drain(conn *c) {
 /* ---- deadlines ---- */
 
 static uint8_t waiting_for(const conn *c) {
+  if (c->pending) return WAIT_NONE; /* whoever connects has a limit of its own */
   if (c->output.first && !c->writable) return WAIT_WRITE;
   if (c->in == IN_LINGER) return WAIT_LINGER;
+  if (c->out == OUT_RAW) return WAIT_NONE;     /* how long to wait for a peer is the program's to say */
   bool asks = c->expect && c->out == OUT_OWED; /* the client waits for us to want its body */
   if (c->in == IN_BODY && !c->paused && !asks) return WAIT_BODY;
   if (c->out == OUT_OWED) return c->hung_up && !c->asked && !c->http10 ? WAIT_GONE : WAIT_HANDLER;
@@ -306,6 +338,10 @@ void conn_linger(conn *c) {
 void conn_refuse(conn *c, int status, const char *reason) {
   server *s = c->server;
   if (c->in == IN_CLOSED || c->in == IN_LINGER) return;
+  if (c->out == OUT_RAW) { /* it gets no answer of ours */
+    conn_close(c);
+    return;
+  }
   conn_ref(c);
   if (c->exchange) s->up->abandon(c);
   c->exchange = NULL;

@@ -12,6 +12,11 @@
  * connection: `conn->exchange` is set by up->begin and cleared by conn_end_answer or by up->abandon, whichever comes
  * first. After that neither knows the other.
  *
+ * Raw connections. A connection can leave HTTP for good (OUT_RAW): at accept, by its first bytes, by a handler that takes it
+ * over, or because the program opened it. Then its exchange is a socket of the layer above, which gets every byte and is
+ * known to programs by a handle. All its upcalls come from server_poll, never from within a raw_* function: so its end is
+ * told (up->closed) by the ready list, after conn_close has taken everything else away.
+ *
  * Lifetime. Whoever calls out while it holds a `conn *` takes a reference; closing is a state, the memory goes with the
  * last reference. An upcall may do anything: close this connection or another, stop the server, answer any request.
  *
@@ -46,8 +51,12 @@
 #define GONE_SECONDS 2             /* a client that ended its sending side this long ago is asked whether it lives */
 #define PROBE_SECONDS 10           /* TCP keep-alive probes to such a client, where it cannot be asked */
 #define PROBE_COUNT 3
+#define KEEPALIVE_SECONDS 60        /* silence after which such probes go to any client */
 #define STREAM_IN_BYTES (64 * 1024) /* streamed request body held for a handler before the socket is left unread */
 #define MAX_PARAMS 16               /* parameters in one route pattern */
+#define FIRST_BYTES 512             /* what protocols may look at to tell whether a connection is theirs */
+#define RAW_QUEUE_BYTES (64 * 1024 * 1024) /* output held for a raw connection; a further write closes it */
+#define HANDLE_SLOT_BITS 24 /* raw connections at one time: 16 million; the rest of a handle is its generation */
 
 typedef struct {
   http1_limits http;
@@ -170,6 +179,7 @@ void router_find(const router *r, span path, http1_method method, router_match *
 
 typedef struct server server;
 typedef struct conn conn;
+typedef enum { SNIFF_HTTP, SNIFF_MORE, SNIFF_TAKEN } sniffed;
 
 /* What the layer above does. An exchange is one request and its answer. */
 typedef struct {
@@ -188,6 +198,14 @@ typedef struct {
   void *(*fallback)(server *s, int status); /* the route that answers 404 or 405, or NULL for the built-in answer */
   void (*wake)(server *s);                  /* call server_poll again soon: there is work that no event will tell of */
   void (*log)(server *s, bool error, const char *message);
+  /* Raw connections. Their exchange is a socket, given by raw_take or raw_open and taken back by `closed`. */
+  bool (*accepted)(conn *c, int listener); /* of a server that is raw: raw_take it. False: no memory */
+  sniffed (*sniff)(conn *c, span first);   /* whose is it? Only where server.sniffing */
+  void (*opened)(conn *c);                 /* raw_attach has made it a connection, or raw_greet was asked for */
+  void (*data)(conn *c, span data);
+  bool (*eof)(conn *c);     /* the peer's sending side has ended; false: close when the output is sent */
+  void (*drained)(conn *c); /* output that had to wait is sent */
+  void (*closed)(conn *c);  /* it is over, nothing follows: clear conn->exchange */
 } upcalls;
 
 typedef struct {
@@ -195,12 +213,14 @@ typedef struct {
   ssize_t (*send)(conn *c, const struct iovec *iov, int n);
   ssize_t (*sendfile)(conn *c, int fd, size_t offset, size_t len);
   void (*shutdown)(conn *c); /* end the sending side */
-} transport;                 /* plain sockets now; TLS is another one of these */
-extern const transport transport_plain;
+} transport;                 /* transport.c has those of the system; TLS is another one of these */
+extern const transport transport_plain, transport_datagram, transport_pipe;
 
 /* The two sides of a connection, as states of h11's kind. Legal changes stand in one table in connection.c. */
-typedef enum { IN_HEAD, IN_BODY, IN_DONE, IN_LINGER, IN_CLOSED, IN_STATES } in_state;
-typedef enum { OUT_IDLE, OUT_OWED, OUT_BODY, OUT_STATES } out_state;
+typedef enum { IN_HEAD, IN_BODY, IN_DONE, IN_RAW, IN_LINGER, IN_CLOSED, IN_STATES } in_state;
+typedef enum { OUT_IDLE, OUT_OWED, OUT_BODY, OUT_RAW, OUT_STATES } out_state;
+/* What a raw connection is on: a stream or datagram socket, or the reading or writing end of a pipe. */
+typedef enum { RAW_STREAM, RAW_DATAGRAM, RAW_READER, RAW_WRITER } raw_kind;
 /* What becomes of a request body. */
 typedef enum { SINK_BUFFER, SINK_STREAM, SINK_DISCARD } sink;
 
@@ -238,6 +258,11 @@ struct conn {
       over_limit : 1;
   bool expect : 1;  /* a 100 (Continue) is owed when the body is wanted */
   bool counted : 1; /* out_left counts a declared length */
+  bool own : 1;     /* the program opened it: no client */
+  bool pending : 1; /* raw, and no descriptor yet */
+  bool greet : 1;   /* raw: the layer above has to be told that it is there */
+  bool known : 1;   /* no protocol but HTTP wants it */
+  uint8_t kind;     /* raw_kind */
   uint16_t refusal; /* status to answer with when a discarded body is complete, or 0 */
   uint16_t allowed; /* methods for the Allow field of a 405 */
   http1_scan scan;
@@ -251,12 +276,15 @@ struct conn {
   queue output;
   uint64_t out_left;
   void *exchange;
+  uint64_t handle; /* of a raw connection; 0: none */
   address peer;
 };
 
 /* connection.c: life, states, deadlines */
 conn *conn_new(server *s, int fd,
                const struct sockaddr *peer); /* NULL: no memory; the descriptor is still the caller's */
+conn *conn_make(server *s, bool own);        /* without a descriptor */
+void conn_copy_peer(conn *c, const struct sockaddr *peer);
 void conn_ref(conn *c);
 void conn_unref(conn *c);
 void conn_close(conn *c); /* at once */
@@ -267,6 +295,7 @@ bool conn_idle(const conn *c);
 void conn_arm(conn *c);                                    /* set the timer to what is waited for */
 void conn_due(timer *t);                                   /* a deadline has come */
 void conn_enqueue(conn *c);                                /* onto the server's ready list */
+void conn_enqueue_end(conn *c);                            /* so that up->closed is called */
 void conn_kick(conn *c);                                   /* conn_run now, or soon where the server is at work */
 void conn_drain(conn *c);                                  /* the server stops */
 void conn_refuse(conn *c, int status, const char *reason); /* answer an error, then end the connection */
@@ -285,8 +314,48 @@ bool conn_body_in_the_way(const conn *c);    /* an unread body keeps it from goi
 void conn_end_answer(conn *c);               /* the answer is complete */
 void conn_abort(conn *c);                    /* the answer cannot be completed: cut the connection */
 void conn_continue(conn *c);                 /* a stream wants its body: send 100 where expected */
+bool conn_write_continue(conn *c);           /* the 100 itself, once; false: no memory */
 void conn_resume_body(conn *c, bool paused); /* back-pressure of a streamed body */
 void conn_flush(conn *c);                    /* send what the kernel takes */
+
+/* ---- raw.c: connections that speak bytes ---- */
+
+/* A connection that the program opens; it has no descriptor until raw_attach. NULL: no memory, or the server is closed. */
+conn *raw_open(server *s, raw_kind kind, void *socket);
+bool raw_attach(conn *c, int fd); /* false: errno says why; the descriptor is still the caller's */
+/* Take a connection out of HTTP: a fresh one, or one whose exchange the caller has unlinked and which owes an answer.
+ * `ended`: the request had a body, and it is complete. False: no memory. */
+bool raw_take(conn *c, void *socket, bool ended);
+void raw_greet(conn *c);                         /* have up->opened called */
+bool raw_writes(const conn *c);                  /* whether it takes output */
+bool raw_write(conn *c, span data, void *owner); /* with an owner the bytes stay where they are; false: closed */
+bool raw_close(conn *c);                         /* when the output is sent; false: it was closed */
+void raw_pause(conn *c, bool paused);            /* whether input is left in the kernel */
+/* For input.c: what conn_run does before and after the bytes, and the end of input. */
+void raw_begin(conn *c);
+void raw_finish(conn *c);
+void raw_eof(conn *c);
+
+/* ---- handle.c: numbers for raw connections ---- */
+
+typedef struct {
+  conn *conn;      /* NULL: free */
+  uint64_t handle; /* of the connection, or of the last one; in free slots the next free one stands in `next` */
+  uint32_t next;
+} handle_slot;
+
+typedef struct {
+  handle_slot *slots;
+  uint32_t n, free; /* `free`: the first free slot + 1, or 0 */
+  uint64_t generation;
+  unsigned live;
+} handle_table;
+
+void handle_init(handle_table *t, uint64_t seed); /* processes begin with different generations */
+uint64_t handle_new(handle_table *t, conn *c); /* never 0 but without memory; below 2^63, above any descriptor number */
+conn *handle_find(const handle_table *t, uint64_t handle);
+void handle_end(handle_table *t, uint64_t handle);
+void handle_clear(handle_table *t);
 
 /* ---- answer.c: status lines, dates, heads, error answers ---- */
 
@@ -345,11 +414,16 @@ struct server {
   unsigned conns_alive; /* with those that are closed but still referenced; for leak checks */
   int accept_batch;
   bool polling, draining, accept_paused, pause_told, ticking;
+  bool raw;            /* accepted connections are raw from the start */
+  bool sniffing;       /* up->sniff looks at their first bytes */
+  bool shut;           /* server_close was called: nothing is opened any more */
+  bool woken;          /* up->wake was called, and server_poll not yet */
   uint32_t now;        /* monotonic second, read once a turn */
   uint64_t budget_end; /* monotonic ns */
   unsigned work;       /* units since the last look at the clock */
   wheel wheel;
   pool pool;
+  handle_table handles;
   int64_t date;                /* second of the cached preface */
   char server_name[32];        /* without CR and LF; empty: no Server field */
   char preface[PREFACE_BYTES]; /* "Server: ...CRLF Date: ...CRLF" */
@@ -367,6 +441,7 @@ unsigned server_free(server *s);       /* closes everything; returns how many th
 bool server_listen(server *s, int fd); /* takes the descriptor over */
 void server_poll(server *s);
 void server_run_ready(server *s); /* within the budget; wakes itself for the rest */
+void server_wake(server *s);      /* have server_poll called soon */
 void server_drain(server *s);
 void server_close(server *s); /* every connection and listener, at once */
 bool server_over_budget(server *s);

@@ -11,7 +11,8 @@ static bool takes(const conn *c) {
   switch (c->in) {
   case IN_HEAD: return c->out == OUT_IDLE && !c->closing && c->output.bytes < c->server->limits.max_buffered;
   case IN_BODY: return !c->paused;
-  case IN_LINGER: return true;
+  case IN_RAW: return !c->paused && !c->eof && c->kind != RAW_WRITER && !c->pending;
+  case IN_LINGER: return c->kind != RAW_WRITER && !c->pending;
   default: return false;
   }
 }
@@ -48,7 +49,8 @@ static void complete_body(conn *c) {
   }
   case SINK_STREAM:
     conn_set_in(c, IN_DONE);
-    s->up->body_end(c);
+    if (c->out == OUT_RAW) raw_eof(c);
+    else s->up->body_end(c);
     break;
   default:
     if (c->out == OUT_IDLE) { /* answered already: this was the unread rest */
@@ -65,7 +67,8 @@ static void take_data(conn *c, span data) {
   if (!data.len) return;
   c->taken += data.len;
   if (c->sink == SINK_STREAM) {
-    s->up->chunk(c, data);
+    if (c->out == OUT_RAW) s->up->data(c, data);
+    else s->up->chunk(c, data);
     return;
   }
   uint64_t most = c->sink == SINK_DISCARD && c->out == OUT_IDLE ? DISCARD_BYTES : s->limits.max_body;
@@ -209,8 +212,26 @@ static size_t begin_request(conn *c, const http1_head *head, span rest) {
   return 0;
 }
 
+/* Let other protocols look at the first bytes. True: it is HTTP, or will be refused as such. */
+static bool is_http(conn *c, span first) {
+  server *s = c->server;
+  if (!s->sniffing || !c->fresh || c->known) return true;
+  if (first.len > FIRST_BYTES) first.len = FIRST_BYTES;
+  switch (s->up->sniff(c, first)) {
+  case SNIFF_TAKEN: return false;
+  case SNIFF_MORE:
+    c->hungry = first.len < FIRST_BYTES;
+    if (c->hungry) return false;
+    break;
+  case SNIFF_HTTP: break;
+  }
+  c->known = true;
+  return true;
+}
+
 static size_t feed_head(conn *c, const char *at, size_t len) {
   server *s = c->server;
+  if (!is_http(c, (span){at, len})) return 0;
   http1_head head;
   http1_error error;
   head.fields = s->fields;
@@ -235,6 +256,11 @@ static size_t feed_head(conn *c, const char *at, size_t len) {
 
 /* ---- receiving ---- */
 
+static size_t feed_raw(conn *c, const char *at, size_t len) {
+  c->server->up->data(c, (span){at, len});
+  return len;
+}
+
 static size_t feed_linger(conn *c, size_t len) {
   c->taken += len;
   if (c->taken > LINGER_BYTES) conn_close(c);
@@ -249,6 +275,7 @@ static size_t feed(conn *c, const char *at, size_t len) {
     switch (c->in) {
     case IN_HEAD: used += feed_head(c, at + used, len - used); break;
     case IN_BODY: used += feed_body(c, at + used, len - used); break;
+    case IN_RAW: used += feed_raw(c, at + used, len - used); break;
     default: used += feed_linger(c, len - used); break;
     }
     if (server_over_budget(c->server)) conn_enqueue(c); /* others first; the rest keeps */
@@ -273,8 +300,9 @@ static void at_eof(conn *c) {
   c->eof = true;
   c->readable = false;
   switch (c->in) {
+  case IN_RAW: raw_eof(c); break;
   case IN_BODY:
-    if (c->out == OUT_IDLE) conn_close(c);
+    if (c->out == OUT_IDLE || c->out == OUT_RAW) conn_close(c);
     else conn_refuse(c, 400, "the body ends before it is complete");
     break;
   case IN_HEAD:
@@ -289,7 +317,7 @@ static void at_eof(conn *c) {
 static void receive(conn *c) {
   server *s = c->server;
   ssize_t n = c->io->recv(c, s->scratch, SCRATCH_BYTES);
-  if (n == 0) {
+  if (n == 0 && c->kind != RAW_DATAGRAM) {
     at_eof(c);
     return;
   }
@@ -299,7 +327,7 @@ static void receive(conn *c) {
     return;
   }
   /* A short read has emptied the socket; what comes later is told by a new event. Not so with an end of stream. */
-  if (n < SCRATCH_BYTES && !c->hung_up && !c->broken) c->readable = false;
+  if (n < SCRATCH_BYTES && !c->hung_up && !c->broken && c->kind != RAW_DATAGRAM) c->readable = false;
   s->counters[COUNT_BYTES_IN] += (uint64_t)n;
   if (c->in == IN_BODY) {
     c->progress = s->now;
@@ -338,7 +366,8 @@ void conn_run(conn *c) {
   server *s = c->server;
   conn_ref(c);
   conn_check(c);
-  if (c->broken && c->in != IN_CLOSED && (c->exchange || c->in == IN_LINGER)) conn_close(c);
+  if (c->broken && c->in != IN_CLOSED && ((c->exchange && c->out != OUT_RAW) || c->in == IN_LINGER)) conn_close(c);
+  if (c->out == OUT_RAW || c->greet) raw_begin(c);
   bool more = c->in != IN_CLOSED;
   while (more) {
     conn_flush(c);
@@ -348,6 +377,9 @@ void conn_run(conn *c) {
   }
   if (c->in != IN_CLOSED) {
     if (c->hung_up && c->exchange && !c->probing) probe(c);
+    if (c->out == OUT_RAW) raw_finish(c);
+  }
+  if (c->in != IN_CLOSED) {
     if (s->draining && conn_idle(c) && !c->fresh && !c->ready) conn_close(c);
     else conn_arm(c);
   }

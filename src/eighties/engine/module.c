@@ -10,7 +10,8 @@ module_state *state_of(PyTypeObject *type) { return PyModule_GetState(module_of(
 
 static PyObject *live(PyObject *module, PyObject *Py_UNUSED(none)) {
   const module_state *m = PyModule_GetState(module);
-  return Py_BuildValue("{sIsIsI}", "engines", m->engines, "requests", m->requests, "left_over", m->left_over);
+  return Py_BuildValue("{sIsIsIsI}", "engines", m->engines, "requests", m->requests, "sockets", m->sockets, "left_over",
+                       m->left_over);
 }
 
 static PyObject *parse_query(PyObject *module, PyObject *text) {
@@ -103,7 +104,8 @@ static int module_exec(PyObject *module) {
   if (add_type(module, &m->response, &response_spec) < 0) return -1;
   if (add_type(module, &m->route, &route_spec) < 0) return -1;
   if (add_type(module, &m->multidict, &multidict_spec) < 0) return -1;
-  return add_type(module, &m->file, &file_spec);
+  if (add_type(module, &m->file, &file_spec) < 0 || add_type(module, &m->socket, &socket_spec) < 0) return -1;
+  return PyModule_AddFunctions(module, socket_functions);
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {
@@ -114,6 +116,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
   Py_VISIT(m->route);
   Py_VISIT(m->multidict);
   Py_VISIT(m->file);
+  Py_VISIT(m->socket);
   Py_VISIT(m->task);
   Py_VISIT(m->cancelled_error);
   return 0;
@@ -127,6 +130,7 @@ static int module_clear(PyObject *module) {
   Py_CLEAR(m->route);
   Py_CLEAR(m->multidict);
   Py_CLEAR(m->file);
+  Py_CLEAR(m->socket);
   Py_CLEAR(m->task);
   Py_CLEAR(m->cancelled_error);
   return 0;

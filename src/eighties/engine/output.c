@@ -3,40 +3,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#ifdef __linux__
-#include <sys/sendfile.h>
-#endif
-#include <unistd.h>
-
 #include "engine.h"
 
 #define SENDFILE_BYTES (1024 * 1024) /* one call; others get their turn after it */
-#define COPY_FILE_BYTES 16384        /* one step where there is no sendfile */
-
-/* ---- plain sockets ---- */
-
-static ssize_t plain_recv(conn *c, char *at, size_t len) { return recv(c->fd, at, len, 0); }
-
-static ssize_t plain_send(conn *c, const struct iovec *iov, int n) {
-  if (n == 1) return send(c->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL);
-  struct msghdr message = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)n};
-  return sendmsg(c->fd, &message, MSG_NOSIGNAL);
-}
-
-static ssize_t plain_sendfile(conn *c, int fd, size_t offset, size_t len) {
-#ifdef __linux__
-  off_t from = (off_t)offset;
-  return sendfile(c->fd, fd, &from, len);
-#else
-  char copy[COPY_FILE_BYTES];
-  ssize_t n = pread(fd, copy, len < sizeof copy ? len : sizeof copy, (off_t)offset);
-  return n <= 0 ? n : send(c->fd, copy, (size_t)n, MSG_NOSIGNAL);
-#endif
-}
-
-static void plain_shutdown(conn *c) { shutdown(c->fd, SHUT_WR); }
-
-const transport transport_plain = {plain_recv, plain_send, plain_sendfile, plain_shutdown};
 
 /* ---- sending ---- */
 
@@ -76,12 +45,13 @@ void conn_flush(conn *c) {
       queue_sent(&c->output, &s->pool, (size_t)n);
     } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
       c->writable = false;
+      c->wants_send |= c->out == OUT_RAW;
     } else if (errno != EINTR) {
       conn_close(c);
       return;
     }
   }
-  if (c->wants_send && c->output.bytes <= s->limits.max_buffered / 2) {
+  if (c->wants_send && c->out != OUT_RAW && c->output.bytes <= s->limits.max_buffered / 2) {
     c->wants_send = false;
     if (c->exchange) s->up->send_ready(c);
   }
@@ -160,10 +130,14 @@ void conn_abort(conn *c) {
   conn_unref(c);
 }
 
+bool conn_write_continue(conn *c) {
+  c->expect = false;
+  return conn_write(c, "HTTP/1.1 100 Continue\r\n\r\n", 25);
+}
+
 void conn_continue(conn *c) {
   if (!c->expect || c->out != OUT_OWED) return;
-  c->expect = false;
-  if (!conn_write(c, "HTTP/1.1 100 Continue\r\n\r\n", 25)) conn_close(c);
+  if (!conn_write_continue(c)) conn_close(c);
   else if (!c->feeding) conn_kick(c);
 }
 

@@ -4,6 +4,7 @@
  * py_handler.c   from a request to its handler and back: calls, tasks, errors
  * py_request.c   Request: what a handler sees; attributes are made when asked for
  * py_stream.c    Request's streamed bodies, both ways
+ * py_socket.c    Socket: a raw connection, its callbacks, and the functions that know it by its handle
  * py_response.c  Response, FileRegion, and how values become bytes
  * py_route.c     Route
  * py_multidict.c MultiDict, headers and queries
@@ -24,12 +25,13 @@
 #endif
 
 typedef struct {
-  PyTypeObject *engine, *request, *response, *route, *multidict, *file;
+  PyTypeObject *engine, *request, *response, *route, *multidict, *file, *socket;
   PyObject *task;                                                   /* asyncio.Task */
   PyObject *cancelled_error;                                        /* asyncio.CancelledError */
   PyObject *add_done_callback, *result, *cancel, *call_soon, *done; /* method names */
   PyObject *str_context;
-  unsigned engines, requests, left_over; /* live objects; what engines left behind */
+  unsigned engines, requests, sockets, left_over; /* live objects; what engines left behind */
+  struct engine_object *newest;                   /* of all engines, linked by `older` */
 } module_state;
 
 typedef struct {
@@ -41,10 +43,15 @@ typedef struct {
   uint32_t ints; /* bit per parameter: it is an int */
 } route_object;
 
-typedef struct {
+/* The program's functions for raw connections, as Engine.set_hooks takes them. */
+enum { HOOK_DATA, HOOK_CLOSE, HOOK_WRITE, HOOK_ACCEPT, HOOKS };
+
+typedef struct engine_object engine_object;
+struct engine_object {
   PyObject_HEAD
   PyObject *module; /* keeps `state`; never given up before the object goes */
   module_state *state;
+  engine_object *older;
   server *server;
   PyObject *loop, *request_type, *respond, *failed, *pump, *settle, *log;
   PyObject *routes, *fallback_404, *fallback_405;
@@ -53,10 +60,12 @@ typedef struct {
   PyObject *spare;                   /* a request to be used again */
   PyObject *task_keywords;           /* how tasks are made */
   PyObject *context, *spare_context; /* what handlers' contexts are copies of; an empty one to be used again */
+  PyObject *elfd, *hooks[HOOKS], *choose, *socket_type, *report;
+  bool quiet; /* it is going: no callback any more */
   Py_buffer scoreboard;
   int worker;
   Py_ssize_t tasks;
-} engine_object;
+};
 
 typedef struct {
   PyObject_HEAD
@@ -81,9 +90,22 @@ typedef struct {
   PyObject *streamed;                   /* the response whose body is being streamed */
   PyObject *chunk_waiter, *send_waiter; /* futures */
   bytes chunks;                         /* streamed body that has not been read */
-  bool streaming_in, body_complete, failing;
+  bool streaming_in, body_complete, has_body, failing;
   uint8_t rounds; /* coroutines of coroutines so far */
 } request_object;
+
+typedef struct {
+  PyObject_HEAD
+  PyObject *module; /* keeps the state of its counter; never given up before the object goes */
+  engine_object *engine;
+  conn *conn; /* NULL when it is over */
+  PyObject *handle;
+  PyObject *on_data, *on_close, *on_write, *on_connect, *on_eof; /* a subclass's own; NULL: none */
+  PyObject *inbox;
+  bytes early;                          /* data that came before it could be handed on */
+  bool hooked, ended, connects, paused; /* the engine's hooks are its callbacks; input is over, on_eof is to come;
+                                          on_connect is to come; by the program */
+} socket_object;
 
 typedef struct {
   PyObject_HEAD
@@ -116,8 +138,21 @@ void handler_run(request_object *r);
 int handler_note_context(engine_object *e); /* remember the loop's context, once */
 void handler_abandon(request_object *r);    /* cancel its task */
 PyObject *handler_done(PyObject *self, PyObject *task);
+PyObject *context_take(engine_object *e); /* for one call into the program, and back */
+void context_give(engine_object *e, PyObject *context);
 void handler_log(engine_object *e, const char *level, const char *message);
 PyObject *error_take(void); /* the current exception, normalised; clears it */
+/* py_socket.c */
+bool socket_accepted(conn *c, int listener);
+sniffed socket_sniff(conn *c, span first);
+void socket_opened(conn *c);
+void socket_data(conn *c, span data);
+bool socket_eof(conn *c);
+void socket_drained(conn *c);
+void socket_closed(conn *c);
+PyObject *socket_take_over(request_object *r);
+extern PyMethodDef socket_functions[];                             /* of the module */
+engine_object *engine_find(const module_state *m, PyObject *elfd); /* NULL with OSError */
 /* py_response.c: 0 done, -1 exception set */
 int answer_value(request_object *r, PyObject *value, bool *handled);
 int answer_response(request_object *r, response_object *response);
@@ -126,8 +161,9 @@ int response_head(request_object *r, response_object *response, int64_t length);
 PyObject *multidict_of_fields(module_state *m, const char *head, const http1_field *fields, size_t n);
 PyObject *multidict_of_query(module_state *m, span text);
 PyObject *text_decoded(span raw, bool plus); /* percent-decoded UTF-8, wrong bytes replaced */
+PyObject *peer_name(const address *peer);    /* py_request.c: (address, port), or 'unix' */
 
 extern const upcalls engine_upcalls;
-extern PyType_Spec engine_spec, request_spec, response_spec, route_spec, multidict_spec, file_spec;
+extern PyType_Spec engine_spec, request_spec, response_spec, route_spec, multidict_spec, file_spec, socket_spec;
 
 #endif

@@ -23,7 +23,8 @@ static bool up_begin(conn *c, const http1_head *head, const router_match *match,
   *stream = ((request_object *)r)->route->stream;
   if (*stream) {
     ((request_object *)r)->streaming_in = true;
-    ((request_object *)r)->body_complete = !head->chunked && !head->length;
+    ((request_object *)r)->has_body = head->chunked || head->length;
+    ((request_object *)r)->body_complete = !((request_object *)r)->has_body;
   }
   return true;
 }
@@ -108,6 +109,13 @@ const upcalls engine_upcalls = {
     .fallback = up_fallback,
     .wake = up_wake,
     .log = up_log,
+    .accepted = socket_accepted,
+    .sniff = socket_sniff,
+    .opened = socket_opened,
+    .data = socket_data,
+    .eof = socket_eof,
+    .drained = socket_drained,
+    .closed = socket_closed,
 };
 
 static void release_owner(void *owner) { Py_XDECREF((PyObject *)owner); }
@@ -157,18 +165,20 @@ static int use_scoreboard(engine_object *e, PyObject *buffer) {
 }
 
 typedef struct {
-  PyObject *loop, *limits, *request_type, *respond, *failed, *pump, *settle, *log, *scoreboard;
+  PyObject *loop, *limits, *request_type, *respond, *failed, *pump, *settle, *log, *scoreboard, *socket_type, *report;
   const char *server_header;
   int worker, accept_batch;
 } options;
 
 static int read_options(PyObject *args, PyObject *kwargs, options *o) {
-  static char *names[] = {"loop", "limits",        "request_type", "respond",      "failed",     "pump", "settle",
-                          "log",  "server_header", "worker",       "accept_batch", "scoreboard", NULL};
+  static char *names[] = {"loop",         "limits",     "request_type", "respond",       "failed",
+                          "pump",         "settle",     "log",          "server_header", "worker",
+                          "accept_batch", "scoreboard", "socket_type",  "report",        NULL};
   *o = (options){.server_header = "80s", .accept_batch = 1, .scoreboard = Py_None};
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OOOOOOziiO:Engine", names, &o->loop, &o->limits, &o->request_type,
-                                   &o->respond, &o->failed, &o->pump, &o->settle, &o->log, &o->server_header,
-                                   &o->worker, &o->accept_batch, &o->scoreboard))
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$OOOOOOziiOOO:Engine", names, &o->loop, &o->limits,
+                                   &o->request_type, &o->respond, &o->failed, &o->pump, &o->settle, &o->log,
+                                   &o->server_header, &o->worker, &o->accept_batch, &o->scoreboard, &o->socket_type,
+                                   &o->report))
     return -1;
   if (!o->request_type || !o->respond || !o->failed || !o->pump || !o->settle || !o->log) {
     PyErr_SetString(PyExc_TypeError, "Engine needs request_type, respond, failed, pump, settle and log");
@@ -182,9 +192,9 @@ static int read_options(PyObject *args, PyObject *kwargs, options *o) {
   return 0;
 }
 
-static int check_request_type(module_state *m, PyObject *type) {
-  if (PyType_Check(type) && PyType_IsSubtype((PyTypeObject *)type, m->request)) return 0;
-  PyErr_SetString(PyExc_TypeError, "request_type is a subclass of _engine.Request");
+static int check_type(PyObject *type, PyTypeObject *base, const char *name) {
+  if (PyType_Check(type) && PyType_IsSubtype((PyTypeObject *)type, base)) return 0;
+  PyErr_Format(PyExc_TypeError, "%s is a subclass of %s", name, base->tp_name);
   return -1;
 }
 
@@ -192,8 +202,10 @@ static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
   module_state *m = state_of(type);
   options o;
   limits l;
-  if (read_options(args, kwargs, &o) < 0 || check_request_type(m, o.request_type) < 0 || read_limits(o.limits, &l) < 0)
-    return NULL;
+  if (read_options(args, kwargs, &o) < 0) return NULL;
+  if (!o.socket_type) o.socket_type = (PyObject *)m->socket;
+  if (check_type(o.request_type, m->request, "request_type") < 0) return NULL;
+  if (check_type(o.socket_type, m->socket, "socket_type") < 0 || read_limits(o.limits, &l) < 0) return NULL;
   engine_object *e = (engine_object *)type->tp_alloc(type, 0);
   if (!e) return NULL;
   m->engines++;
@@ -207,6 +219,10 @@ static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
   e->pump = Py_NewRef(o.pump);
   e->settle = Py_NewRef(o.settle);
   e->log = Py_NewRef(o.log);
+  e->socket_type = Py_NewRef(o.socket_type);
+  e->report = Py_XNewRef(o.report == Py_None ? NULL : o.report);
+  e->older = m->newest;
+  m->newest = e;
   e->server = server_new(&l, &engine_upcalls, e, o.server_header);
   if (!e->server) {
     PyErr_SetFromErrno(PyExc_OSError);
@@ -216,7 +232,8 @@ static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
   e->server->accept_batch = o.accept_batch > 0 ? o.accept_batch : 1;
   if (use_scoreboard(e, o.scoreboard) < 0) goto fail;
   e->server->counters[COUNT_STARTED] = (uint64_t)e->server->date;
-  e->poll = PyObject_GetAttrString((PyObject *)e, "poll");
+  e->elfd = PyLong_FromLong(poller_fd(e->server->poller));
+  e->poll = e->elfd ? PyObject_GetAttrString((PyObject *)e, "poll") : NULL;
   if (e->poll) return (PyObject *)e;
 fail:
   Py_DECREF(e);
@@ -244,17 +261,26 @@ static int engine_traverse(PyObject *self, visitproc visit, void *arg) {
   Py_VISIT(e->context);
   Py_VISIT(e->task_keywords);
   Py_VISIT(e->spare_context);
+  Py_VISIT(e->choose);
+  Py_VISIT(e->socket_type);
+  Py_VISIT(e->report);
+  for (int i = 0; i < HOOKS; i++) Py_VISIT(e->hooks[i]);
   for (conn *c = e->server ? e->server->conns : NULL; c; c = c->next) Py_VISIT((PyObject *)c->exchange);
   return 0;
 }
 
 static int engine_clear(PyObject *self) {
   engine_object *e = (engine_object *)self;
+  e->quiet = true;
   if (e->server && e->loop) server_close(e->server);
   Py_CLEAR(e->spare);
   Py_CLEAR(e->context);
   Py_CLEAR(e->task_keywords);
   Py_CLEAR(e->spare_context);
+  Py_CLEAR(e->choose);
+  Py_CLEAR(e->socket_type);
+  Py_CLEAR(e->report);
+  for (int i = 0; i < HOOKS; i++) Py_CLEAR(e->hooks[i]);
   Py_CLEAR(e->poll);
   Py_CLEAR(e->loop);
   Py_CLEAR(e->request_type);
@@ -269,11 +295,19 @@ static int engine_clear(PyObject *self) {
   return 0;
 }
 
+static void forget(engine_object *e) {
+  engine_object **at = &e->state->newest;
+  while (*at && *at != e) at = &(*at)->older;
+  if (*at) *at = e->older;
+}
+
 static void engine_dealloc(PyObject *self) {
   engine_object *e = (engine_object *)self;
   PyTypeObject *type = Py_TYPE(self);
   PyObject_GC_UnTrack(self);
+  forget(e);
   engine_clear(self);
+  Py_CLEAR(e->elfd);
   if (e->server) {
     e->state->left_over += server_free(e->server);
     e->server = NULL;
@@ -359,6 +393,46 @@ fail:
   return NULL;
 }
 
+static PyObject *engine_set_hooks(PyObject *self, PyObject *const *args, Py_ssize_t n) {
+  static const char *const names[HOOKS] = {"on_data", "on_close", "on_write", "on_accept"};
+  engine_object *e = (engine_object *)self;
+  PyObject *found[HOOKS] = {0};
+  if (n != 2 || !PyMapping_Check(args[0])) return PyErr_Format(PyExc_TypeError, "set_hooks takes a mapping and raw");
+  int raw = PyObject_IsTrue(args[1]);
+  for (int i = 0; i < HOOKS && !PyErr_Occurred(); i++) {
+    found[i] = PyMapping_HasKeyString(args[0], names[i]) ? PyMapping_GetItemString(args[0], names[i]) : NULL;
+    if (found[i] && !PyCallable_Check(found[i])) PyErr_Format(PyExc_TypeError, "%s cannot be called", names[i]);
+  }
+  bool fine = !PyErr_Occurred();
+  for (int i = 0; i < HOOKS; i++) {
+    if (fine) Py_XSETREF(e->hooks[i], found[i]);
+    else Py_XDECREF(found[i]);
+  }
+  if (!fine) return NULL;
+  e->server->raw = raw > 0;
+  Py_RETURN_NONE;
+}
+
+static PyObject *engine_set_protocols(PyObject *self, PyObject *choose) {
+  engine_object *e = (engine_object *)self;
+  if (choose != Py_None && !PyCallable_Check(choose)) return PyErr_Format(PyExc_TypeError, "choose cannot be called");
+  Py_XSETREF(e->choose, choose == Py_None ? NULL : Py_NewRef(choose));
+  e->server->sniffing = e->choose != NULL;
+  Py_RETURN_NONE;
+}
+
+/* A peer that has vanished without a word is noticed, however long a raw connection or a stream is silent. */
+static void keep_alive(int fd) {
+  int on = 1;
+  setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+#ifdef TCP_KEEPIDLE
+  int idle = KEEPALIVE_SECONDS, each = PROBE_SECONDS, count = PROBE_COUNT;
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &each, sizeof each);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+#endif
+}
+
 static PyObject *engine_listen(PyObject *self, PyObject *number) {
   engine_object *e = (engine_object *)self;
   long fd = PyLong_AsLong(number);
@@ -366,6 +440,8 @@ static PyObject *engine_listen(PyObject *self, PyObject *number) {
   int own = fcntl((int)fd, F_DUPFD_CLOEXEC, 0), on = 1;
   if (own < 0) return PyErr_SetFromErrno(PyExc_OSError);
   setsockopt(own, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* accepted sockets inherit it; fails on unix sockets */
+  keep_alive(own);
+  Py_CLEAR(e->context); /* noted again at the next poll: hooks that ran before may have set variables */
   if (fcntl(own, F_SETFL, O_NONBLOCK) < 0 || !server_listen(e->server, own)) {
     PyErr_SetFromErrno(PyExc_OSError);
     close(own);
@@ -390,10 +466,11 @@ static PyObject *engine_close(PyObject *self, PyObject *Py_UNUSED(none)) {
 static PyObject *engine_stats(PyObject *self, PyObject *Py_UNUSED(none)) {
   const server *s = ((engine_object *)self)->server;
   const uint64_t *n = s->counters;
-  return Py_BuildValue("{sKsKsKsKsKsKsKsKsIsIsI}", "accepted", n[COUNT_ACCEPTED], "connections", n[COUNT_CONNECTIONS],
+  return Py_BuildValue("{sKsKsKsKsKsKsKsKsIsIsIsI}", "accepted", n[COUNT_ACCEPTED], "connections", n[COUNT_CONNECTIONS],
                        "requests", n[COUNT_REQUESTS], "errors", n[COUNT_ERRORS], "bytes_in", n[COUNT_BYTES_IN],
                        "bytes_out", n[COUNT_BYTES_OUT], "timeouts", n[COUNT_TIMEOUTS], "started", n[COUNT_STARTED],
-                       "live_connections", s->conns_alive, "live_chunks", s->pool.live, "live_timers", s->wheel.live);
+                       "live_connections", s->conns_alive, "live_chunks", s->pool.live, "live_timers", s->wheel.live,
+                       "live_handles", s->handles.live);
 }
 
 static PyObject *get_connections(PyObject *self, void *Py_UNUSED(closure)) {
@@ -409,6 +486,8 @@ static PyMethodDef methods[] = {
     {"poll", engine_poll, METH_NOARGS, "Do what can be done now; never blocks."},
     {"set_routes", (PyCFunction)(void (*)(void))engine_set_routes, METH_FASTCALL, "Replace the route table."},
     {"listen", engine_listen, METH_O, "Accept from a bound, listening socket; the descriptor is duplicated."},
+    {"set_hooks", (PyCFunction)(void (*)(void))engine_set_hooks, METH_FASTCALL, "The program's raw callbacks."},
+    {"set_protocols", engine_set_protocols, METH_O, "What tells protocols apart by their first bytes."},
     {"drain", engine_drain, METH_NOARGS, "Stop accepting, close idle connections, end the others with their answers."},
     {"close", engine_close, METH_NOARGS, "Close everything at once."},
     {"stats", engine_stats, METH_NOARGS, "Counters."},

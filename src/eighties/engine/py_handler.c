@@ -65,9 +65,6 @@ static void fail(request_object *r) {
 
 static PyMethodDef done_method = {"_done", handler_done, METH_O, NULL};
 
-static PyObject *take_context(engine_object *e);
-static void give_context(engine_object *e, PyObject *context);
-
 /* Make a task of a coroutine. From 3.12 on it runs at once, up to where it first waits. The keywords are kept: a task is
  * most of what an async def costs, and a new dict a good part of a task. */
 static PyObject *new_task(engine_object *e, PyObject *coroutine, PyObject *context) {
@@ -130,7 +127,7 @@ static void start_task(request_object *r, PyObject *coroutine, PyObject *context
     fail(r);
     return;
   }
-  PyObject *own = context ? Py_NewRef(context) : take_context(e);
+  PyObject *own = context ? Py_NewRef(context) : context_take(e);
   PyObject *task = own ? new_task(e, coroutine, own) : NULL;
   if (!task) {
     Py_XDECREF(own);
@@ -140,7 +137,7 @@ static void start_task(request_object *r, PyObject *coroutine, PyObject *context
   if (EAGER && is_done(e, task)) {
     PyObject *value = PyObject_CallMethodNoArgs(task, e->state->result);
     Py_DECREF(task);
-    give_context(e, own);
+    context_give(e, own);
     value_ended(r, value);
     Py_XDECREF(value);
     return;
@@ -290,13 +287,13 @@ int handler_note_context(engine_object *e) {
 }
 
 /* A context in which no variable is set is as good as a new copy of an empty one. */
-static PyObject *take_context(engine_object *e) {
+PyObject *context_take(engine_object *e) {
   PyObject *context = e->spare_context;
   e->spare_context = NULL;
   return context ? context : PyContext_Copy(e->context);
 }
 
-static void give_context(engine_object *e, PyObject *context) {
+void context_give(engine_object *e, PyObject *context) {
   if (Py_REFCNT(context) == 1 && !e->spare_context && e->server && PyObject_Size(context) == 0)
     e->spare_context = context;
   else Py_DECREF(context);
@@ -312,7 +309,7 @@ static void run_async(request_object *r) {
 }
 
 static void run_plain(request_object *r, engine_object *e) {
-  PyObject *context = take_context(e);
+  PyObject *context = context_take(e);
   if (!context || PyContext_Enter(context) < 0) {
     Py_XDECREF(context);
     fail(r);
@@ -328,7 +325,7 @@ static void run_plain(request_object *r, engine_object *e) {
     PyContext_Exit(context);
   }
   Py_XDECREF(value);
-  give_context(e, context);
+  context_give(e, context);
 }
 
 void handler_run(request_object *r) {

@@ -136,7 +136,7 @@ static void free_memory(request_object *r) {
   r->head = NULL;
   r->head_len = r->n_fields = 0;
   r->method = r->target = r->path = r->query = r->body = (span){NULL, 0};
-  r->streaming_in = r->body_complete = r->failing = false;
+  r->streaming_in = r->body_complete = r->has_body = r->failing = false;
   r->rounds = 0;
 }
 
@@ -254,12 +254,16 @@ static PyObject *get_body(PyObject *self, void *Py_UNUSED(closure)) {
   return cached(&r->body_bytes, PyBytes_FromStringAndSize(r->body.at, (Py_ssize_t)r->body.len));
 }
 
+PyObject *peer_name(const address *peer) {
+  char text[INET6_ADDRSTRLEN];
+  if (peer->family != AF_INET && peer->family != AF_INET6) return PyUnicode_FromString("unix");
+  if (!inet_ntop(peer->family, peer->ip, text, sizeof text)) return PyErr_SetFromErrno(PyExc_OSError);
+  return Py_BuildValue("(si)", text, (int)ntohs(peer->port));
+}
+
 static PyObject *get_peername(PyObject *self, void *Py_UNUSED(closure)) {
   SELF;
-  char text[INET6_ADDRSTRLEN];
-  if (r->peer.family != AF_INET && r->peer.family != AF_INET6) return PyUnicode_FromString("unix");
-  if (!inet_ntop(r->peer.family, r->peer.ip, text, sizeof text)) return PyErr_SetFromErrno(PyExc_OSError);
-  return Py_BuildValue("(si)", text, (int)ntohs(r->peer.port));
+  return peer_name(&r->peer);
 }
 
 static PyObject *get_http_version(PyObject *self, void *Py_UNUSED(closure)) {

@@ -121,11 +121,19 @@ static PyObject *send_ready(PyObject *self, PyObject *Py_UNUSED(none)) {
   return wait_on(r, &r->send_waiter, ready);
 }
 
+static PyObject *take_over(PyObject *self, PyObject *Py_UNUSED(none)) {
+  request_object *r = (request_object *)self;
+  if (!r->conn) return gone();
+  if (r->conn->out == OUT_OWED) return socket_take_over(r);
+  return PyErr_Format(PyExc_RuntimeError, "take_over: the answer has begun");
+}
+
 PyMethodDef request_stream_methods[] = {
     {"read_chunk", read_chunk, METH_NOARGS, "Next piece of the body, b'' at its end, None: await chunk_ready()."},
     {"chunk_ready", chunk_ready, METH_NOARGS, "A future that ends when read_chunk has something to say."},
     {"send_chunk", (PyCFunction)(void (*)(void))send_chunk, METH_FASTCALL,
      "Queue a piece of a streamed answer; False: await send_ready() before the next."},
     {"send_ready", send_ready, METH_NOARGS, "A future that ends when more output is welcome."},
+    {"take_over", take_over, METH_NOARGS, "Make the connection a raw one: a Socket of the engine's socket_type."},
     {NULL, NULL, 0, NULL},
 };

@@ -51,6 +51,7 @@ server *server_new(const limits *l, const upcalls *up, void *owner, const char *
   s->fields = malloc((l->http.max_fields + 1) * sizeof *s->fields);
   s->scratch = malloc(SCRATCH_BYTES);
   wheel_init(&s->wheel, (uint32_t)(clock_ns() / 1000000000u));
+  handle_init(&s->handles, clock_ns() ^ (uint64_t)getpid() << 20);
   s->now = s->wheel.now;
   if (!s->poller || !s->fields || !s->scratch) {
     server_free(s);
@@ -65,8 +66,9 @@ unsigned server_free(server *s) {
     server_close(s);
     poller_free(s->poller);
   }
-  unsigned left = s->conns_alive + s->pool.live + s->wheel.live;
+  unsigned left = s->conns_alive + s->pool.live + s->wheel.live + s->handles.live;
   pool_clear(&s->pool);
+  handle_clear(&s->handles);
   free(s->fields);
   free(s->scratch);
   free(s);
@@ -132,10 +134,11 @@ static int accept_fd(int fd, struct sockaddr_storage *peer) {
 #endif
 }
 
-static void welcome(server *s, int fd, const struct sockaddr *peer) {
+static void welcome(server *s, const listener *l, int fd, const struct sockaddr *peer) {
   s->counters[COUNT_ACCEPTED]++;
   bool over = s->n_conns - s->n_refused >= s->limits.max_connections;
-  conn *c = over && s->n_refused >= REFUSED_CONNECTIONS ? NULL : conn_new(s, fd, peer);
+  bool room = !over || (s->n_refused < REFUSED_CONNECTIONS && !s->raw);
+  conn *c = room ? conn_new(s, fd, peer) : NULL;
   if (!c) {
     close(fd);
     return;
@@ -147,6 +150,10 @@ static void welcome(server *s, int fd, const struct sockaddr *peer) {
     conn_refuse(c, 503, "more connections than max_connections");
     conn_enqueue(c);
     conn_unref(c);
+  } else if (s->raw) { /* told when it runs: no callback while events are noted */
+    c->greet = true;
+    c->framing.left = (uint64_t)l->fd;
+    conn_enqueue(c);
   }
 }
 
@@ -171,7 +178,7 @@ static bool accept_one(server *s, listener *l) {
   int fd = accept_fd(l->fd, &peer);
   if (fd >= 0) {
     s->pause_told = false;
-    welcome(s, fd, (struct sockaddr *)&peer);
+    welcome(s, l, fd, (struct sockaddr *)&peer);
     return true;
   }
   if (errno == EAGAIN || errno == EWOULDBLOCK) return false;
@@ -207,6 +214,7 @@ static void run_ready(server *s) {
     if (!s->ready) s->ready_last = NULL;
     c->ready = false;
     if (c->in != IN_CLOSED) conn_run(c);
+    else if (c->exchange) s->up->closed(c);
     conn_unref(c); /* the list's */
     if (server_over_budget(s)) return;
   }
@@ -215,7 +223,13 @@ static void run_ready(server *s) {
 static void leave(server *s) {
   s->polling = false;
   if (s->wheel.live) server_tick_on(s);
-  if (s->ready) s->up->wake(s);
+  if (s->ready) server_wake(s);
+}
+
+void server_wake(server *s) {
+  if (s->woken || s->polling) return;
+  s->woken = true;
+  s->up->wake(s);
 }
 
 void server_run_ready(server *s) {
@@ -248,6 +262,7 @@ static bool note(server *s, const poller_event *events, int n, bool accept_now) 
 }
 
 void server_poll(server *s) {
+  s->woken = false;
   if (s->polling) return; /* a handler runs the loop: what is ready waits until it returns */
   s->polling = true;
   server_touch_clock(s);
@@ -293,13 +308,15 @@ void server_drain(server *s) {
 }
 
 void server_close(server *s) {
-  s->draining = true;
+  s->draining = s->shut = true;
   close_listeners(s);
   while (s->conns) conn_close(s->conns);
-  while (s->ready) { /* only the list's references are left */
+  while (s->ready) { /* only the list's references are left, and the word to raw connections that they are over */
     conn *c = s->ready;
     s->ready = c->ready_next;
+    if (!s->ready) s->ready_last = NULL;
+    c->ready = false;
+    if (c->exchange) s->up->closed(c);
     conn_unref(c);
   }
-  s->ready_last = NULL;
 }
