@@ -6,6 +6,8 @@ from typing import Any, Literal, Self, final, overload
 
 from typing_extensions import disjoint_base
 
+from .promise import Promise
+
 VERSION: str
 BUILD: str
 POLLER: str
@@ -162,6 +164,35 @@ class Socket:
     def pause(self) -> None: ...
     def resume(self) -> None: ...
 
+@final
+class Resolver:
+    """Settles one promise, once: `resolve(value)` or `resolve.reject(error)`.
+
+    Keep it where it will be called on every path. When the last reference to it goes and the promise is still open,
+    the promise is rejected with BrokenPromise, so nobody waits for ever.
+    """
+
+    def __new__(cls, promise: Promise) -> Resolver: ...
+    def __call__(self, *values: Any) -> bool:
+        """Resolve the promise; without a value with None, with several values with a tuple of them.
+
+        From another thread: `loop.call_soon_threadsafe(resolve, value)`. False: it was settled already, or cancelled.
+        """
+    def reject(self, error: BaseException | type[BaseException], /) -> bool:
+        """Reject the promise: who awaits it gets this exception. False: it was settled already, or cancelled.
+
+        Raises TypeError when the error is no exception.
+        """
+
+def prepare_promise() -> tuple[Resolver, Promise]:
+    """A new promise, and what resolves it: `resolve, promise = prepare_promise()`.
+
+    Raises RuntimeError when no event loop is running.
+    """
+
+def use_promise(promise_type: type[Promise], /) -> None:
+    """The type of what `prepare_promise` makes; `promise.py` calls it."""
+
 @disjoint_base
 class Response:
     """Status, header fields and body, as the engine serialises them."""
@@ -236,7 +267,7 @@ class Engine:
     def set_routes(self, routes: Sequence[Route], fallbacks: Mapping[int, Route] = ..., /) -> None:
         """Replace the route table: one pointer is swapped. `fallbacks` handle 404 and 405 where given."""
     def set_hooks(self, hooks: Mapping[str, Callable[..., object]], raw: bool, /) -> None:
-        """The program's on_data, on_close, on_write, on_accept, where given. `raw`: accepted connections speak bytes."""
+        """The program's on_data, on_close, on_write, on_accept, where given. `raw`: accepted connections are raw."""
     def set_protocols(self, choose: Callable[[bytes], Callable[[Socket], object] | bool | None] | None, /) -> None:
         """Tell protocols apart by a connection's first bytes, 512 at most.
 

@@ -81,19 +81,38 @@ static int import_asyncio(module_state *m) {
   PyObject *tasks = PyImport_ImportModule("asyncio.tasks"), *exceptions = PyImport_ImportModule("asyncio.exceptions");
   if (tasks) m->task = PyObject_GetAttrString(tasks, "Task");
   if (exceptions) m->cancelled_error = PyObject_GetAttrString(exceptions, "CancelledError");
+  if (exceptions) m->invalid_state_error = PyObject_GetAttrString(exceptions, "InvalidStateError");
   Py_XDECREF(tasks);
   Py_XDECREF(exceptions);
-  return m->task && m->cancelled_error ? 0 : -1;
+  return m->task && m->cancelled_error && m->invalid_state_error ? 0 : -1;
 }
 
+/* The names that are looked up again and again, and where they are kept. */
+static const struct {
+  const char *text;
+  size_t offset;
+} names[] = {
+    {"context", offsetof(module_state, str_context)},
+    {"add_done_callback", offsetof(module_state, add_done_callback)},
+    {"result", offsetof(module_state, result)},
+    {"cancel", offsetof(module_state, cancel)},
+    {"call_soon", offsetof(module_state, call_soon)},
+    {"done", offsetof(module_state, done)},
+    {"set_result", offsetof(module_state, set_result)},
+    {"settle_several", offsetof(module_state, settle_several)},
+    {"fail", offsetof(module_state, fail)},
+    {"abandon", offsetof(module_state, abandon)},
+    {"_code", offsetof(module_state, code)},
+    {"_lasti", offsetof(module_state, lasti)},
+};
+#define NAMES (sizeof names / sizeof *names)
+
+static PyObject **name_at(module_state *m, size_t i) { return (PyObject **)((char *)m + names[i].offset); }
+
 static int intern_names(module_state *m) {
-  m->str_context = PyUnicode_InternFromString("context");
-  m->add_done_callback = PyUnicode_InternFromString("add_done_callback");
-  m->result = PyUnicode_InternFromString("result");
-  m->cancel = PyUnicode_InternFromString("cancel");
-  m->call_soon = PyUnicode_InternFromString("call_soon");
-  m->done = PyUnicode_InternFromString("done");
-  return m->str_context && m->add_done_callback && m->result && m->cancel && m->call_soon && m->done ? 0 : -1;
+  for (size_t i = 0; i < NAMES; i++)
+    if (!(*name_at(m, i) = PyUnicode_InternFromString(names[i].text))) return -1;
+  return 0;
 }
 
 static int module_exec(PyObject *module) {
@@ -105,7 +124,9 @@ static int module_exec(PyObject *module) {
   if (add_type(module, &m->route, &route_spec) < 0) return -1;
   if (add_type(module, &m->multidict, &multidict_spec) < 0) return -1;
   if (add_type(module, &m->file, &file_spec) < 0 || add_type(module, &m->socket, &socket_spec) < 0) return -1;
-  return PyModule_AddFunctions(module, socket_functions);
+  if (add_type(module, &m->resolver, &resolver_spec) < 0 || PyModule_AddFunctions(module, socket_functions) < 0)
+    return -1;
+  return PyModule_AddFunctions(module, promise_functions);
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {
@@ -117,8 +138,11 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
   Py_VISIT(m->multidict);
   Py_VISIT(m->file);
   Py_VISIT(m->socket);
+  Py_VISIT(m->resolver);
+  Py_VISIT(m->promise);
   Py_VISIT(m->task);
   Py_VISIT(m->cancelled_error);
+  Py_VISIT(m->invalid_state_error);
   return 0;
 }
 
@@ -131,8 +155,11 @@ static int module_clear(PyObject *module) {
   Py_CLEAR(m->multidict);
   Py_CLEAR(m->file);
   Py_CLEAR(m->socket);
+  Py_CLEAR(m->resolver);
+  Py_CLEAR(m->promise);
   Py_CLEAR(m->task);
   Py_CLEAR(m->cancelled_error);
+  Py_CLEAR(m->invalid_state_error);
   return 0;
 }
 
@@ -140,12 +167,7 @@ static int module_clear(PyObject *module) {
 static void module_free(void *module) {
   module_state *m = PyModule_GetState(module);
   module_clear(module);
-  Py_CLEAR(m->str_context);
-  Py_CLEAR(m->add_done_callback);
-  Py_CLEAR(m->result);
-  Py_CLEAR(m->cancel);
-  Py_CLEAR(m->call_soon);
-  Py_CLEAR(m->done);
+  for (size_t i = 0; i < NAMES; i++) Py_CLEAR(*name_at(m, i));
 }
 
 static PyModuleDef_Slot slots[] = {

@@ -6,6 +6,7 @@
  * py_stream.c    Request's streamed bodies, both ways
  * py_socket.c    Socket: a raw connection, its callbacks, and the functions that know it by its handle
  * py_response.c  Response, FileRegion, and how values become bytes
+ * py_promise.c   Resolver: what settles a promise
  * py_route.c     Route
  * py_multidict.c MultiDict, headers and queries
  *
@@ -25,13 +26,15 @@
 #endif
 
 typedef struct {
-  PyTypeObject *engine, *request, *response, *route, *multidict, *file, *socket;
+  PyTypeObject *engine, *request, *response, *route, *multidict, *file, *socket, *resolver;
   PyObject *task;                                                   /* asyncio.Task */
-  PyObject *cancelled_error;                                        /* asyncio.CancelledError */
+  PyObject *cancelled_error, *invalid_state_error;                  /* asyncio's */
+  PyObject *promise;                                                /* promise.Promise */
   PyObject *add_done_callback, *result, *cancel, *call_soon, *done; /* method names */
   PyObject *str_context;
-  unsigned engines, requests, sockets, left_over; /* live objects; what engines left behind */
-  struct engine_object *newest;                   /* of all engines, linked by `older` */
+  PyObject *set_result, *settle_several, *fail, *abandon, *code, *lasti; /* names of a promise */
+  unsigned engines, requests, sockets, left_over;                        /* live objects; what engines left behind */
+  struct engine_object *newest;                                          /* of all engines, linked by `older` */
 } module_state;
 
 typedef struct {
@@ -151,7 +154,7 @@ bool socket_eof(conn *c);
 void socket_drained(conn *c);
 void socket_closed(conn *c);
 PyObject *socket_take_over(request_object *r);
-extern PyMethodDef socket_functions[];                             /* of the module */
+extern PyMethodDef socket_functions[], promise_functions[];        /* of the module */
 engine_object *engine_find(const module_state *m, PyObject *elfd); /* NULL with OSError */
 /* py_response.c: 0 done, -1 exception set */
 int answer_value(request_object *r, PyObject *value, bool *handled);
@@ -164,6 +167,7 @@ PyObject *text_decoded(span raw, bool plus); /* percent-decoded UTF-8, wrong byt
 PyObject *peer_name(const address *peer);    /* py_request.c: (address, port), or 'unix' */
 
 extern const upcalls engine_upcalls;
-extern PyType_Spec engine_spec, request_spec, response_spec, route_spec, multidict_spec, file_spec, socket_spec;
+extern PyType_Spec engine_spec, request_spec, response_spec, route_spec, multidict_spec, file_spec, socket_spec,
+    resolver_spec;
 
 #endif

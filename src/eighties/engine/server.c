@@ -227,7 +227,7 @@ static void leave(server *s) {
 }
 
 void server_wake(server *s) {
-  if (s->woken || s->polling) return;
+  if (s->woken || s->polling || s->shut) return;
   s->woken = true;
   s->up->wake(s);
 }

@@ -1,0 +1,876 @@
+"""Promises: awaited, called back, combined; what fails is told, what is cancelled ends. On asyncio and on uvloop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from typing import Any
+
+import pytest
+
+from eighties import promise as promises
+from eighties.promise import (
+    BrokenPromise,
+    Promise,
+    Resolver,
+    async_,
+    await_,
+    chain,
+    gather,
+    prepare_promise,
+    promise_of,
+)
+
+EAGER = sys.version_info >= (3, 12)
+
+Main = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Loop:
+    """Runs a test's coroutine, and keeps what the loop was told of failures."""
+
+    def __init__(self, factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+        self.factory = factory
+        self.told: list[dict[str, Any]] = []
+
+    def run(self, main: Main) -> None:
+        async def watched() -> None:
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda _, context: self.told.append(context))
+            await main()
+            await turns()
+            gc.collect()
+            await turns()
+
+        with asyncio.Runner(loop_factory=self.factory) as runner:
+            runner.run(watched())
+
+    def errors(self) -> list[BaseException]:
+        return [context["exception"] for context in self.told]
+
+
+async def turns(count: int = 10) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
+    if request.param == "uvloop":
+        yield Loop(pytest.importorskip("uvloop").new_event_loop)
+    else:
+        yield Loop(asyncio.SelectorEventLoop)
+
+
+@pytest.fixture
+def quiet(loop: Loop) -> Iterator[Loop]:
+    """A loop that must be told of no failure."""
+    yield loop
+    assert loop.told == []
+
+
+class Calls:
+    """Callbacks that keep what they were called with."""
+
+    def __init__(self) -> None:
+        self.values: list[tuple[Any, ...]] = []
+        self.errors: list[BaseException] = []
+
+    def on_value(self, *values: Any) -> None:
+        self.values.append(values)
+
+    def on_error(self, error: BaseException) -> None:
+        self.errors.append(error)
+
+
+# --- one promise
+
+
+@pytest.mark.parametrize(
+    ("given", "awaited", "called"),
+    [
+        ((), None, (None,)),
+        ((7,), 7, (7,)),
+        ((None,), None, (None,)),
+        (((1, 2),), (1, 2), ((1, 2),)),
+        ((1, 2), (1, 2), (1, 2)),
+        (((1, 2), 3), ((1, 2), 3), ((1, 2), 3)),
+    ],
+)
+def test_values(quiet: Loop, given: tuple[Any, ...], awaited: Any, called: tuple[Any, ...]) -> None:
+    async def main() -> None:
+        early, late = Calls(), Calls()
+        resolve, promise = prepare_promise()
+        promise(early.on_value, early.on_error)
+        assert resolve(*given) is True
+        assert await promise == awaited
+        promise(late.on_value, late.on_error)
+        assert late.values == []  # never from within the call
+        await turns()
+        assert early.values == late.values == [called]
+        assert early.errors == late.errors == []
+
+    quiet.run(main)
+
+
+def test_awaited_before_resolved(quiet: Loop) -> None:
+    async def main() -> None:
+        resolve, promise = prepare_promise()
+        asyncio.get_running_loop().call_soon(resolve, "late")
+        assert await promise == "late"
+        assert await promise == "late"
+
+    quiet.run(main)
+
+
+def test_settles_once(quiet: Loop) -> None:
+    async def main() -> None:
+        resolve, promise = prepare_promise()
+        assert resolve(1)
+        assert resolve(2) is False
+        assert resolve(2, 3) is False
+        assert resolve() is False
+        assert resolve.reject(ValueError()) is False
+        assert promise.settle(()) is promise.settle((1, 2)) is False
+        assert await promise == 1
+
+        resolve, promise = prepare_promise()
+        assert resolve.reject(ValueError("first"))
+        assert resolve(1) is False
+        with pytest.raises(ValueError, match="first"):
+            await promise
+
+    quiet.run(main)
+
+
+def test_settle_as_the_house_does(quiet: Loop) -> None:
+    async def main() -> None:
+        for values, value in [((), None), (((1,),), (1,)), ((1, 2), (1, 2))]:
+            promise = Promise()
+            assert promise.settle(values)
+            assert await promise == value
+            assert promise.several == (len(values) > 1)
+
+    quiet.run(main)
+
+
+def test_rejected_with_what_is_no_exception(quiet: Loop) -> None:
+    async def main() -> None:
+        resolve, promise = prepare_promise()
+        with pytest.raises(TypeError):
+            resolve.reject("no exception")  # type: ignore[arg-type]
+        assert not promise.done()
+        assert resolve.reject(StopIteration(3))
+        with pytest.raises(RuntimeError) as caught:
+            await promise
+        assert isinstance(caught.value.__cause__, StopIteration)
+
+    quiet.run(main)
+
+
+def test_rejected_calls_back(quiet: Loop) -> None:
+    async def main() -> None:
+        calls = Calls()
+        resolve, promise = prepare_promise()
+        promise(calls.on_value, calls.on_error)
+        resolve.reject(error := ValueError("no"))
+        await turns()
+        promise(calls.on_value, calls.on_error)
+        await turns()
+        assert calls.errors == [error, error]
+        assert calls.values == []
+
+    quiet.run(main)
+
+
+def test_callback_that_fails_is_told(loop: Loop) -> None:
+    async def main() -> None:
+        resolve, promise = prepare_promise()
+        promise(lambda value: 1 / value)
+        promise(after.append)
+        resolve(0)
+        await turns()
+
+    after: list[int] = []
+    loop.run(main)
+    assert after == [0]
+    assert [type(error) for error in loop.errors()] == [ZeroDivisionError]
+
+
+def test_callback_may_be_a_coroutine_function(loop: Loop) -> None:
+    async def main() -> None:
+        async def on_value(value: int) -> None:
+            await asyncio.sleep(0)
+            seen.append(10 // value)
+
+        for value in (5, 0):
+            resolve, promise = prepare_promise()
+            promise(on_value)
+            resolve(value)
+        await turns()
+
+    seen: list[int] = []
+    loop.run(main)
+    assert seen == [2]
+    assert [type(error) for error in loop.errors()] == [ZeroDivisionError]
+
+
+def make_one() -> tuple[Resolver, Promise]:
+    return prepare_promise()
+
+
+PLACE = f"{__file__}:{make_one.__code__.co_firstlineno + 1} in make_one"
+
+
+@pytest.mark.parametrize("with_callback", [False, True])
+def test_failure_nobody_looks_at_is_told_with_the_place(loop: Loop, with_callback: bool) -> None:
+    async def main() -> None:
+        resolve, promise = make_one()
+        if with_callback:
+            promise(lambda value: None)
+        resolve.reject(ValueError("unseen"))
+
+    loop.run(main)
+    [context] = loop.told
+    assert "never retrieved" in context["message"]
+    assert str(context["exception"]) == "unseen"
+    assert PLACE in repr(context["future"])
+
+
+def test_repr_names_the_place(quiet: Loop) -> None:
+    async def main() -> None:
+        resolve, promise = make_one()
+        assert repr(promise).startswith("<Promise pending")
+        assert repr(promise).endswith(f" made at {PLACE}>")
+        assert PLACE in repr(resolve)
+        resolve(1)
+        assert repr(promise).startswith("<Promise finished result=1")
+        line = sys._getframe().f_lineno + 2
+        for made in (
+            gather(1), chain(1), promise_of(1), async_(lambda: 1), promises.prepare_for_caller()[1],
+        ):  # fmt: skip
+            assert made.place == f"{__file__}:{line} in {main.__qualname__}"
+        assert repr(Promise()).startswith("<Promise pending")
+
+    quiet.run(main)
+
+
+# --- with asyncio
+
+
+def test_wait_for(quiet: Loop) -> None:
+    async def main() -> None:
+        resolve, promise = prepare_promise()
+        asyncio.get_running_loop().call_later(0.001, resolve, 5)
+        assert await asyncio.wait_for(promise, 60) == 5
+        resolve, promise = prepare_promise()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(promise, 0.001)
+        assert promise.cancelled()
+        assert resolve(1) is False
+
+    quiet.run(main)
+
+
+def test_asyncio_gather_shield_wait(quiet: Loop) -> None:
+    async def main() -> None:
+        pairs = [prepare_promise() for _ in range(4)]
+        together = asyncio.gather(*(promise for _, promise in pairs[:3]))
+        shielded = asyncio.shield(pairs[3][1])
+        shielded.cancel()
+        for number, (resolve, _) in enumerate(pairs):
+            assert resolve(number)
+        assert await together == [0, 1, 2]
+        assert await pairs[3][1] == 3
+        done, pending = await asyncio.wait([promise for _, promise in pairs])
+        assert len(done) == 4 and not pending
+
+    quiet.run(main)
+
+
+def test_cancelled_task_cancels_the_promise(quiet: Loop) -> None:
+    async def main() -> None:
+        calls = Calls()
+        resolve, promise = prepare_promise()
+        promise(calls.on_value, calls.on_error)
+        task = asyncio.ensure_future(await_(promise))
+        await turns()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert promise.cancelled()
+        assert resolve(1) is resolve(1, 2) is resolve.reject(ValueError()) is False
+        await turns()
+        assert [type(error) for error in calls.errors] == [asyncio.CancelledError]
+        assert calls.values == []
+
+    quiet.run(main)
+
+
+def test_rejecting_with_cancelled_error_cancels(quiet: Loop) -> None:
+    async def main() -> None:
+        resolve, promise = prepare_promise()
+        assert resolve.reject(asyncio.CancelledError("why"))
+        assert promise.cancelled()
+        with pytest.raises(asyncio.CancelledError, match="why"):
+            await promise
+
+    quiet.run(main)
+
+
+# --- broken promises
+
+
+def test_lost_resolver_breaks_the_promise(quiet: Loop) -> None:
+    async def main() -> None:
+        resolve, promise = make_one()
+        waiting = asyncio.ensure_future(await_(promise))
+        calls = Calls()
+        promise(calls.on_value, calls.on_error)
+        await turns()
+        del resolve
+        with pytest.raises(BrokenPromise) as caught:
+            await waiting
+        assert PLACE in str(caught.value)
+        await turns()
+        assert calls.errors == [caught.value]
+
+    quiet.run(main)
+
+
+def test_lost_before_anyone_waits(quiet: Loop) -> None:
+    async def main() -> None:
+        promise = prepare_promise()[1]
+        with pytest.raises(BrokenPromise):
+            await promise
+
+    quiet.run(main)
+
+
+def test_lost_resolver_in_a_cycle(quiet: Loop) -> None:
+    async def main() -> None:
+        resolve, promise = prepare_promise()
+        cycle: list[Any] = [resolve]
+        cycle.append(cycle)
+        del resolve, cycle
+        assert not promise.done()
+        gc.collect()
+        with pytest.raises(BrokenPromise):
+            await promise
+
+    quiet.run(main)
+
+
+def test_broken_promise_with_a_callback_is_told(loop: Loop) -> None:
+    async def main() -> None:
+        resolve, promise = prepare_promise()
+        promise(lambda value: None)
+        del resolve
+
+    loop.run(main)
+    assert [type(error) for error in loop.errors()] == [BrokenPromise]
+
+
+def test_dropped_on_both_sides_is_no_failure(quiet: Loop) -> None:
+    async def main() -> None:
+        prepare_promise()
+        resolve, promise = prepare_promise()
+        del resolve
+        del promise
+        resolve, promise = prepare_promise()
+        del promise
+        del resolve
+
+    quiet.run(main)
+
+
+def test_settled_promise_is_not_broken(quiet: Loop) -> None:
+    async def main() -> None:
+        resolve, promise = prepare_promise()
+        promise.cancel()
+        del resolve
+        assert promise.cancelled()
+
+    quiet.run(main)
+
+
+def test_lost_in_another_thread(quiet: Loop) -> None:
+    async def main() -> None:
+        resolve, promise = prepare_promise()
+        held = [resolve]
+        del resolve
+        thread = threading.Thread(target=held.clear)
+        thread.start()
+        with pytest.raises(BrokenPromise):
+            await asyncio.wait_for(promise, 60)
+        thread.join()
+
+    quiet.run(main)
+
+
+def test_lost_when_the_loop_is_closed(quiet: Loop) -> None:
+    async def main() -> None:
+        kept.extend(prepare_promise())
+
+    kept: list[Any] = []
+    quiet.run(main)
+    promise = kept[1]
+    kept.clear()
+    assert not promise.done()
+
+
+@pytest.mark.parametrize("close", [True, False])
+def test_no_noise_when_the_interpreter_ends(close: bool) -> None:
+    program = f"""
+import asyncio
+from eighties.promise import prepare_promise
+
+async def main():
+    global resolve, promise
+    resolve, promise = prepare_promise()
+    promise(print, print)
+    class Cycle: pass
+    Cycle.me, Cycle.pair = Cycle, prepare_promise()
+
+loop = asyncio.new_event_loop()
+loop.run_until_complete(main())
+if {close}:
+    loop.close()
+"""
+    env = {**os.environ, "PYTHONASYNCIODEBUG": ""}  # it would tell of the loop
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=env)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+# --- promise_of
+
+
+class Custom:
+    def __await__(self) -> Generator[Any, Any, str]:
+        yield from asyncio.sleep(0).__await__()
+        return "custom"
+
+
+def test_promise_of_anything(quiet: Loop) -> None:
+    async def main() -> None:
+        async def coroutine() -> int:
+            await asyncio.sleep(0)
+            return 1
+
+        resolve, promise = prepare_promise()
+        assert promise_of(promise) is promise
+        resolve(0)
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        future.set_result(3)
+        assert await promise_of(coroutine()) == 1
+        assert await promise_of(asyncio.ensure_future(coroutine())) == 1
+        assert await promise_of(future) == 3
+        assert await promise_of(Custom()) == "custom"
+        plain = promise_of(None)
+        assert plain.done() and await plain is None
+        assert await promise_of(Custom) is Custom
+
+    quiet.run(main)
+
+
+def test_coroutine_starts_at_once(quiet: Loop) -> None:
+    async def main() -> None:
+        async def coroutine() -> str:
+            seen.append(asyncio.current_task())
+            return "value"
+
+        seen: list[Any] = []
+        promise = promise_of(coroutine())
+        assert promise.done() == bool(seen) == EAGER
+        assert await promise == "value"
+        assert seen != [asyncio.current_task()]
+
+    quiet.run(main)
+
+
+def test_cancelling_reaches_the_coroutine(quiet: Loop) -> None:
+    async def main() -> None:
+        async def tidy() -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                await asyncio.sleep(0)
+                events.append("tidied")
+
+        async def stubborn() -> str:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                return "stayed"
+            return "slept"
+
+        events: list[str] = []
+        promise = promise_of(tidy())
+        await turns()
+        assert promise.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await promise
+        assert events == ["tidied"]
+        assert promise.cancelled() and not promise.cancel()
+
+        promise = promise_of(stubborn())
+        await turns()
+        assert promise.cancel()
+        assert await promise == "stayed"
+
+    quiet.run(main)
+
+
+def test_cancelling_comes_from_the_coroutine(quiet: Loop) -> None:
+    async def main() -> None:
+        task = asyncio.ensure_future(asyncio.sleep(60))
+        promise = promise_of(task)
+        await turns()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await promise
+        assert promise.cancelled()
+
+    quiet.run(main)
+
+
+def test_timeout_ends_a_coroutine(quiet: Loop) -> None:
+    async def main() -> None:
+        async def slow() -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                events.append("ended")
+
+        events: list[str] = []
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.001):
+                await promise_of(slow())
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(promise_of(slow()), 0.001)
+        assert events == ["ended", "ended"]
+
+    quiet.run(main)
+
+
+# --- gather
+
+
+def test_gather(quiet: Loop) -> None:
+    async def main() -> None:
+        async def coroutine() -> str:
+            await asyncio.sleep(0)
+            return "coroutine"
+
+        calls = Calls()
+        resolve, promise = prepare_promise()
+        resolve2, promise2 = prepare_promise()
+        together = gather(promise, promise2, coroutine(), "plain", promise)
+        together(calls.on_value)
+        resolve2(2, 3)
+        await turns()
+        assert not together.done()
+        resolve(1)
+        assert await together == (1, (2, 3), "coroutine", "plain", 1)
+        await turns()
+        assert calls.values == [(1, (2, 3), "coroutine", "plain", 1)]
+
+    quiet.run(main)
+
+
+@pytest.mark.parametrize("values", [(), ("one",), ((1, 2),)])
+def test_gather_of_few(quiet: Loop, values: tuple[Any, ...]) -> None:
+    async def main() -> None:
+        calls = Calls()
+        together = gather(*values)
+        together(calls.on_value)
+        assert await together == values
+        await turns()
+        assert calls.values == [values]
+
+    quiet.run(main)
+
+
+def test_gather_rejects_at_once_and_tells_of_the_rest(loop: Loop) -> None:
+    async def main() -> None:
+        pairs = [prepare_promise() for _ in range(4)]
+        together = gather(*(promise for _, promise in pairs))
+        pairs[1][0].reject(ValueError("first"))
+        with pytest.raises(ValueError, match="first"):
+            await together
+        pairs[0][0](1)
+        pairs[2][0].reject(KeyError("second"))
+        pairs[3][0].reject(asyncio.CancelledError())
+        await turns()
+
+    loop.run(main)
+    assert [type(error) for error in loop.errors()] == [KeyError]
+    assert "gather" in loop.told[0]["message"] and __file__ in loop.told[0]["message"]
+
+
+def test_gather_of_the_same_failure_twice(quiet: Loop) -> None:
+    async def main() -> None:
+        resolve, promise = prepare_promise()
+        together = gather(promise, promise)
+        resolve.reject(ValueError())
+        with pytest.raises(ValueError):
+            await together
+
+    quiet.run(main)
+
+
+def test_gather_nobody_looks_at_is_told(loop: Loop) -> None:
+    async def main() -> None:
+        resolve, promise = prepare_promise()
+        gather(promise)(lambda value: None)
+        resolve.reject(ValueError("unseen"))
+
+    loop.run(main)
+    assert [str(error) for error in loop.errors()] == ["unseen"]
+    assert __file__ in repr(loop.told[0]["future"])
+
+
+def test_cancelled_gather_cancels_all(quiet: Loop) -> None:
+    async def main() -> None:
+        _resolve, promise = prepare_promise()
+        task = asyncio.ensure_future(asyncio.sleep(60))
+        together = gather(promise, task, 3)
+        await turns()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(together, 0.001)
+        assert promise.cancelled() and together.cancelled()
+        await turns()
+        assert task.cancelled()
+
+    quiet.run(main)
+
+
+# --- chain and map
+
+
+def test_chain(quiet: Loop) -> None:
+    async def main() -> None:
+        async def double(value: int) -> int:
+            await asyncio.sleep(0)
+            return value * 2
+
+        resolve, promise = prepare_promise()
+        end = chain(promise, double, lambda value: value + 1, lambda value: gather(value, "b"), lambda a, b: (a, b))
+        resolve(5)
+        assert await end == (11, "b")
+        assert await chain(7) == 7
+        assert await chain(double(1), double) == 4
+
+        calls = Calls()
+        chain(gather(1, 2))(calls.on_value)
+        chain(1, lambda value: (value, 2))(calls.on_value)
+        await turns()
+        assert calls.values == [(1, 2), ((1, 2),)]
+
+    quiet.run(main)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_chain_ends_with_the_first_error(quiet: Loop, late: bool) -> None:
+    async def main() -> None:
+        async def coroutine(value: int) -> float:
+            await asyncio.sleep(0)
+            return 1 / value
+
+        def plain(value: int) -> float:
+            return 1 / value
+
+        with pytest.raises(ZeroDivisionError):
+            await chain(0, coroutine if late else plain, called.append)
+        resolve, promise = prepare_promise()
+        end = chain(promise, called.append)
+        resolve.reject(ValueError())
+        with pytest.raises(ValueError):
+            await end
+
+    called: list[float] = []
+    quiet.run(main)
+    assert called == []
+
+
+def test_chain_nobody_looks_at_is_told(loop: Loop) -> None:
+    async def main() -> None:
+        chain(0, lambda value: 1 / value)
+        await turns()
+
+    loop.run(main)
+    assert [type(error) for error in loop.errors()] == [ZeroDivisionError]
+
+
+def test_cancelled_chain_cancels_its_step(quiet: Loop) -> None:
+    async def main() -> None:
+        _resolve, promise = prepare_promise()
+        end = chain(1, lambda value: promise, called.append)
+        await turns()
+        assert end.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await end
+        assert promise.cancelled()
+
+    called: list[int] = []
+    quiet.run(main)
+    assert called == []
+
+
+def test_map(quiet: Loop) -> None:
+    def tell(item: str, index: int, *more: int) -> tuple[Any, ...]:
+        return (item, index, *more)
+
+    assert promises.map("ab", tell, 7, 8) == [("a", 0, 7, 8), ("b", 1, 7, 8)]
+    assert promises.map([], tell) == []
+
+
+# --- async_ and await_
+
+
+def test_async_generator_function(quiet: Loop) -> None:
+    async def main() -> None:
+        def work() -> Generator[Any, Any, list[Any]]:
+            got = [(yield promise), (yield 5), (yield), (yield gather(1, 2)), (yield Custom())]
+            try:
+                yield failing
+            except ValueError as error:
+                got.append(str(error))
+            return got
+
+        resolve, promise = prepare_promise()
+        reject, failing = prepare_promise()
+        end = async_(work)
+        resolve("first")
+        reject.reject(ValueError("thrown in"))
+        assert await end == ["first", 5, None, (1, 2), "custom", "thrown in"]
+
+    quiet.run(main)
+
+
+def test_async_of_other_functions(quiet: Loop) -> None:
+    async def main() -> None:
+        async def coroutine() -> str:
+            return str(await await_(promise)) + str(await await_("plain"))
+
+        resolve, promise = prepare_promise()
+        end = async_(coroutine)
+        resolve("awaited ")
+        assert await end == "awaited plain"
+        assert await async_(lambda: 3) == 3
+        assert await async_(lambda: promise) == "awaited "
+
+    quiet.run(main)
+
+
+def failing_plain() -> None:
+    raise ValueError("no")
+
+
+async def failing_coroutine() -> None:
+    await asyncio.sleep(0)
+    raise ValueError("no")
+
+
+def failing_generator() -> Generator[Any, Any, None]:
+    yield 1
+    raise ValueError("no")
+
+
+FAILING = [failing_plain, failing_coroutine, failing_generator]
+
+
+@pytest.mark.parametrize("function", FAILING)
+def test_async_failure_calls_back(quiet: Loop, function: Callable[[], object]) -> None:
+    async def main() -> None:
+        calls = Calls()
+        end = async_(function, calls.on_error)
+        with pytest.raises(ValueError, match="no"):
+            await end
+        await turns()
+        assert [str(error) for error in calls.errors] == ["no"]
+        async_(function, calls.on_error)
+        await turns()
+        assert len(calls.errors) == 2
+
+    quiet.run(main)
+
+
+@pytest.mark.parametrize("function", FAILING)
+def test_async_failure_nobody_looks_at_is_told(loop: Loop, function: Callable[[], object]) -> None:
+    async def main() -> None:
+        async_(function)
+        await turns()
+
+    loop.run(main)
+    assert [str(error) for error in loop.errors()] == ["no"]
+    assert f"{__file__}:{main.__code__.co_firstlineno + 1} in " in repr(loop.told[0]["future"])
+
+
+def test_async_cancelled_runs_the_generators_finally(quiet: Loop) -> None:
+    async def main() -> None:
+        def work() -> Generator[Any, Any, None]:
+            try:
+                yield asyncio.sleep(60)
+            finally:
+                events.append((yield asyncio.sleep(0, "tidied")))
+
+        events: list[str] = []
+        end = async_(work)
+        await turns()
+        end.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await end
+        assert events == ["tidied"]
+
+    quiet.run(main)
+
+
+def test_async_generator_that_raises_stop_iteration(quiet: Loop) -> None:
+    async def main() -> None:
+        def plain() -> None:
+            raise StopIteration(1)
+
+        with pytest.raises(RuntimeError):
+            await async_(plain)
+
+    quiet.run(main)
+
+
+def test_no_cycles_are_left(quiet: Loop) -> None:
+    """Promises, combined in all ways, go when the last reference does: the garbage collector finds nothing of them."""
+
+    async def main() -> None:
+        async def work(promise: Awaitable[Any]) -> Any:
+            return await promise
+
+        def some() -> tuple[Resolver, Promise]:
+            resolve, promise = prepare_promise()
+            gathered = gather(promise, chain(promise, work_of), async_(lambda: work(promise)))
+            return resolve, gathered
+
+        def work_of(value: Any) -> Any:
+            return value
+
+        await turns()
+        gc.collect()
+        before = {id(thing) for thing in gc.get_objects() if isinstance(thing, Promise)}
+        gc.disable()
+        try:
+            for _ in range(10):
+                resolve, gathered = some()
+                resolve(1)
+                assert await gathered == (1, 1, 1)
+            del resolve, gathered
+            await turns()
+            left = [thing for thing in gc.get_objects() if isinstance(thing, Promise)]
+            assert [thing for thing in left if id(thing) not in before] == []
+        finally:
+            gc.enable()
+
+    quiet.run(main)
