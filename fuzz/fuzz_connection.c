@@ -388,8 +388,19 @@ static void up_log(server *server, bool error, const char *message) {
   touch((span){message, strlen(message)});
 }
 
-static const upcalls calls = {up_begin,   up_keep,       up_run,      up_chunk, up_body_end, up_abandon,
-                              up_abandon, up_send_ready, up_fallback, up_wake,  up_log};
+static const upcalls calls = {
+    .begin = up_begin,
+    .keep = up_keep,
+    .run = up_run,
+    .chunk = up_chunk,
+    .body_end = up_body_end,
+    .abandon = up_abandon,
+    .timed_out = up_abandon,
+    .send_ready = up_send_ready,
+    .fallback = up_fallback,
+    .wake = up_wake,
+    .log = up_log,
+};
 
 /* ---- clients ---- */
 

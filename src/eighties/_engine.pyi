@@ -273,8 +273,8 @@ class Engine:
 
         `choose(data)` gives a function that gets the Socket, None when it needs more bytes, False when it is HTTP.
         """
-    def listen(self, fd: int, /) -> None:
-        """Accept from a bound, listening socket. The engine duplicates the descriptor."""
+    def listen(self, fd: int, /) -> int:
+        """Accept from a bound, listening socket. The engine duplicates the descriptor, and returns its own."""
     def drain(self) -> None:
         """Accept what is queued, close the listeners and idle connections; answer the rest with `Connection: close`."""
     def close(self) -> None:

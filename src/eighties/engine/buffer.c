@@ -45,6 +45,7 @@ static void queue_push(queue *q, chunk *k) {
   if (q->last) q->last->next = k;
   else q->first = k;
   q->last = k;
+  q->n++;
 }
 
 char *queue_reserve(queue *q, pool *p, size_t n) {
@@ -119,6 +120,7 @@ void queue_sent(queue *q, pool *p, size_t n) {
       return;
     }
     n -= left;
+    q->n--;
     q->first = k->next;
     if (!q->first) q->last = NULL;
     chunk_free(p, k);
@@ -132,7 +134,7 @@ void queue_clear(queue *q, pool *p) {
     chunk_free(p, k);
   }
   q->last = NULL;
-  q->bytes = 0;
+  q->bytes = q->n = 0;
 }
 
 void pool_clear(pool *p) {

@@ -196,8 +196,8 @@ void conn_enqueue_end(conn *c) {
 }
 
 void conn_kick(conn *c) {
-  conn_enqueue(c);
-  if (!c->server->polling) server_run_ready(c->server);
+  if (c->server->polling) conn_enqueue(c);
+  else server_run(c->server, c);
 }
 
 /* Empty lines ahead of a request are no request yet. */

@@ -56,6 +56,7 @@
 #define MAX_PARAMS 16               /* parameters in one route pattern */
 #define FIRST_BYTES 512             /* what protocols may look at to tell whether a connection is theirs */
 #define RAW_QUEUE_BYTES (64 * 1024 * 1024) /* output held for a raw connection; a further write closes it */
+#define RAW_HOLD_BYTES (64 * 1024)         /* more than this at once, and the program is told when it is sent */
 #define HANDLE_SLOT_BITS 24 /* raw connections at one time: 16 million; the rest of a handle is its generation */
 
 typedef struct {
@@ -93,6 +94,7 @@ typedef struct {
 typedef struct {
   chunk *first, *last;
   size_t bytes;
+  uint32_t n; /* chunks */
 } queue;
 
 /* A growing array of bytes; memory only while there is something in it. */
@@ -150,8 +152,9 @@ extern const char *const poller_name;
 poller *poller_new(void);
 void poller_free(poller *p);
 int poller_fd(const poller *p);
-bool poller_add(poller *p, int fd, void *data);          /* reading and writing, each change told once */
-bool poller_add_listener(poller *p, int fd, void *data); /* reading, told for as long as it is so */
+bool poller_add(poller *p, int fd, void *data);                    /* reading and writing, each change told once */
+bool poller_add_pipe(poller *p, int fd, void *data, bool writing); /* the one or the other */
+bool poller_add_listener(poller *p, int fd, void *data);           /* reading, told for as long as it is so */
 void poller_del(poller *p, int fd);
 bool poller_tick(poller *p, bool on);                      /* once a second */
 int poller_wait(poller *p, poller_event *events, int max); /* never blocks */
@@ -215,6 +218,7 @@ typedef struct {
   void (*shutdown)(conn *c); /* end the sending side */
 } transport;                 /* transport.c has those of the system; TLS is another one of these */
 extern const transport transport_plain, transport_datagram, transport_pipe;
+void transport_keep_alive(int fd); /* a peer that has vanished without a word is noticed, however long nobody speaks */
 
 /* The two sides of a connection, as states of h11's kind. Legal changes stand in one table in connection.c. */
 typedef enum { IN_HEAD, IN_BODY, IN_DONE, IN_RAW, IN_LINGER, IN_CLOSED, IN_STATES } in_state;
@@ -296,7 +300,7 @@ void conn_arm(conn *c);                                    /* set the timer to w
 void conn_due(timer *t);                                   /* a deadline has come */
 void conn_enqueue(conn *c);                                /* onto the server's ready list */
 void conn_enqueue_end(conn *c);                            /* so that up->closed is called */
-void conn_kick(conn *c);                                   /* conn_run now, or soon where the server is at work */
+void conn_kick(conn *c);                                   /* run it now, or soon where the server is at work */
 void conn_drain(conn *c);                                  /* the server stops */
 void conn_refuse(conn *c, int status, const char *reason); /* answer an error, then end the connection */
 void conn_linger(conn *c);                                 /* take nothing more, send the output, then end in stages */
@@ -326,11 +330,14 @@ bool raw_attach(conn *c, int fd); /* false: errno says why; the descriptor is st
 /* Take a connection out of HTTP: a fresh one, or one whose exchange the caller has unlinked and which owes an answer.
  * `ended`: the request had a body, and it is complete. False: no memory. */
 bool raw_take(conn *c, void *socket, bool ended);
-void raw_greet(conn *c);                         /* have up->opened called */
-bool raw_writes(const conn *c);                  /* whether it takes output */
-bool raw_write(conn *c, span data, void *owner); /* with an owner the bytes stay where they are; false: closed */
-bool raw_close(conn *c);                         /* when the output is sent; false: it was closed */
-void raw_pause(conn *c, bool paused);            /* whether input is left in the kernel */
+void raw_greet(conn *c);        /* have up->opened called */
+bool raw_writes(const conn *c); /* whether it takes output */
+bool raw_write(conn *c, span data,
+               void *owner); /* with an owner, which datagrams need, the bytes stay where they are; false: closed */
+bool raw_close(conn *c);     /* when the output is sent; false: it was closed */
+void raw_pause(conn *c, bool paused); /* whether input is left in the kernel */
+/* For output.c: nothing more can be sent. False: nor is there anything to be read, so close it. */
+bool raw_send_failed(conn *c);
 /* For input.c: what conn_run does before and after the bytes, and the end of input. */
 void raw_begin(conn *c);
 void raw_finish(conn *c);
@@ -421,6 +428,7 @@ struct server {
   uint32_t now;        /* monotonic second, read once a turn */
   uint64_t budget_end; /* monotonic ns */
   unsigned work;       /* units since the last look at the clock */
+  bool spent;          /* the budget is, until the clock is read again */
   wheel wheel;
   pool pool;
   handle_table handles;
@@ -440,8 +448,8 @@ server *server_new(const limits *l, const upcalls *up, void *owner, const char *
 unsigned server_free(server *s);       /* closes everything; returns how many things were left over: none, or a leak */
 bool server_listen(server *s, int fd); /* takes the descriptor over */
 void server_poll(server *s);
-void server_run_ready(server *s); /* within the budget; wakes itself for the rest */
-void server_wake(server *s);      /* have server_poll called soon */
+void server_run(server *s, conn *c); /* one connection, outside of server_poll: whatever else is ready waits for that */
+void server_wake(server *s);         /* have server_poll called soon */
 void server_drain(server *s);
 void server_close(server *s); /* every connection and listener, at once */
 bool server_over_budget(server *s);

@@ -22,7 +22,7 @@ void handle_init(handle_table *t, uint64_t seed) {
 
 static bool grow(handle_table *t) {
   uint32_t n = t->n ? t->n * 2 : FIRST_SLOTS;
-  if (n > SLOT_MASK) return false;
+  if (n > SLOT_MASK + 1) return false;
   handle_slot *slots = realloc(t->slots, n * sizeof *slots);
   if (!slots) return false;
   for (uint32_t i = t->n; i < n; i++) slots[i] = (handle_slot){.next = i + 1 < n ? i + 2 : t->free};

@@ -12,7 +12,8 @@ static bool takes(const conn *c) {
   case IN_HEAD: return c->out == OUT_IDLE && !c->closing && c->output.bytes < c->server->limits.max_buffered;
   case IN_BODY: return !c->paused;
   case IN_RAW: return !c->paused && !c->eof && c->kind != RAW_WRITER && !c->pending;
-  case IN_LINGER: return c->kind != RAW_WRITER && !c->pending;
+  case IN_LINGER: /* of a raw connection what is queued goes first, however much its peer still says */
+    return c->kind != RAW_WRITER && !c->pending && (c->out != OUT_RAW || !c->output.first);
   default: return false;
   }
 }
@@ -263,7 +264,7 @@ static size_t feed_raw(conn *c, const char *at, size_t len) {
 
 static size_t feed_linger(conn *c, size_t len) {
   c->taken += len;
-  if (c->taken > LINGER_BYTES) conn_close(c);
+  if (c->taken > LINGER_BYTES && c->out != OUT_RAW) conn_close(c); /* there LINGER_SECONDS are the bound */
   return len;
 }
 
@@ -300,7 +301,10 @@ static void at_eof(conn *c) {
   c->eof = true;
   c->readable = false;
   switch (c->in) {
-  case IN_RAW: raw_eof(c); break;
+  case IN_RAW:
+    raw_eof(c);
+    if (c->broken && c->in == IN_RAW) conn_close(c); /* nothing can be written either */
+    break;
   case IN_BODY:
     if (c->out == OUT_IDLE || c->out == OUT_RAW) conn_close(c);
     else conn_refuse(c, 400, "the body ends before it is complete");
@@ -321,13 +325,18 @@ static void receive(conn *c) {
     at_eof(c);
     return;
   }
+  if (n == 0) { /* an empty datagram is one */
+    if (c->in == IN_RAW) feed_raw(c, s->scratch, 0);
+    if (server_over_budget(s)) conn_enqueue(c);
+    return;
+  }
   if (n < 0) {
     if (errno == EAGAIN || errno == EWOULDBLOCK) c->readable = false;
     else if (errno != EINTR) conn_close(c);
     return;
   }
   /* A short read has emptied the socket; what comes later is told by a new event. Not so with an end of stream. */
-  if (n < SCRATCH_BYTES && !c->hung_up && !c->broken && c->kind != RAW_DATAGRAM) c->readable = false;
+  if (n < SCRATCH_BYTES && !c->hung_up && !c->broken && c->kind == RAW_STREAM) c->readable = false;
   s->counters[COUNT_BYTES_IN] += (uint64_t)n;
   if (c->in == IN_BODY) {
     c->progress = s->now;

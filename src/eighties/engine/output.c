@@ -17,6 +17,10 @@ static ssize_t send_some(conn *c) {
     if (n == 0) errno = EIO; /* the file has become shorter: the promised length cannot be kept */
     return n == 0 ? -1 : n;
   }
+  if (c->kind == RAW_DATAGRAM) { /* one piece is one datagram, an empty one too */
+    struct iovec one = {(void *)(k->bytes + k->start), k->end - k->start};
+    return c->io->send(c, &one, 1);
+  }
   struct iovec iov[IOV_MAX_SEND];
   int n = queue_iov(&c->output, iov, IOV_MAX_SEND);
   return n ? c->io->send(c, iov, n) : 0;
@@ -43,11 +47,15 @@ void conn_flush(conn *c) {
       c->progress = s->now;
       c->moved += (uint64_t)n;
       queue_sent(&c->output, &s->pool, (size_t)n);
+      if (s->polling && c->output.first && server_over_budget(s)) { /* a peer that reads as fast as we write */
+        conn_enqueue(c);
+        break;
+      }
     } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
       c->writable = false;
       c->wants_send |= c->out == OUT_RAW;
     } else if (errno != EINTR) {
-      conn_close(c);
+      if (!raw_send_failed(c)) conn_close(c);
       return;
     }
   }

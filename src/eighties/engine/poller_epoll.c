@@ -41,6 +41,11 @@ static bool add(poller *p, int fd, void *data, uint32_t events) {
 
 bool poller_add(poller *p, int fd, void *data) { return add(p, fd, data, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET); }
 
+/* The kernel tells of a pipe's end only what it can do. */
+bool poller_add_pipe(poller *p, int fd, void *data, bool writing) {
+  return add(p, fd, data, (writing ? EPOLLOUT : EPOLLIN) | EPOLLET);
+}
+
 bool poller_add_listener(poller *p, int fd, void *data) { return add(p, fd, data, EPOLLIN); }
 
 /* Not left to close(): a forked child may hold a copy of the descriptor, and the set would go on telling of it. */

@@ -36,7 +36,18 @@ bool poller_add(poller *p, int fd, void *data) {
   struct kevent change[2];
   EV_SET(&change[0], fd, EVFILT_READ, EV_ADD | EV_CLEAR, 0, 0, data);
   EV_SET(&change[1], fd, EVFILT_WRITE, EV_ADD | EV_CLEAR, 0, 0, data);
-  return kevent(p->fd, change, 2, NULL, 0, NULL) == 0;
+  if (kevent(p->fd, change, 2, NULL, 0, NULL) == 0) return true;
+  int error = errno;
+  poller_del(p, fd); /* the first may be there */
+  errno = error;
+  return false;
+}
+
+/* The other filter cannot be had of a pipe whose other end is closed. */
+bool poller_add_pipe(poller *p, int fd, void *data, bool writing) {
+  struct kevent change;
+  EV_SET(&change, fd, writing ? EVFILT_WRITE : EVFILT_READ, EV_ADD | EV_CLEAR, 0, 0, data);
+  return kevent(p->fd, &change, 1, NULL, 0, NULL) == 0;
 }
 
 bool poller_add_listener(poller *p, int fd, void *data) {

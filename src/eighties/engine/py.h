@@ -93,7 +93,7 @@ typedef struct {
   PyObject *streamed;                   /* the response whose body is being streamed */
   PyObject *chunk_waiter, *send_waiter; /* futures */
   bytes chunks;                         /* streamed body that has not been read */
-  bool streaming_in, body_complete, has_body, failing;
+  bool streaming_in, body_complete, has_body, taken, failing;
   uint8_t rounds; /* coroutines of coroutines so far */
 } request_object;
 
@@ -105,6 +105,8 @@ typedef struct {
   PyObject *handle;
   PyObject *on_data, *on_close, *on_write, *on_connect, *on_eof; /* a subclass's own; NULL: none */
   PyObject *inbox;
+  address peer; /* when it is over */
+  uint8_t kind;
   bytes early;                          /* data that came before it could be handed on */
   bool hooked, ended, connects, paused; /* the engine's hooks are its callbacks; input is over, on_eof is to come;
                                           on_connect is to come; by the program */

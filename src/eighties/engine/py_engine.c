@@ -221,8 +221,6 @@ static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
   e->log = Py_NewRef(o.log);
   e->socket_type = Py_NewRef(o.socket_type);
   e->report = Py_XNewRef(o.report == Py_None ? NULL : o.report);
-  e->older = m->newest;
-  m->newest = e;
   e->server = server_new(&l, &engine_upcalls, e, o.server_header);
   if (!e->server) {
     PyErr_SetFromErrno(PyExc_OSError);
@@ -234,7 +232,10 @@ static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
   e->server->counters[COUNT_STARTED] = (uint64_t)e->server->date;
   e->elfd = PyLong_FromLong(poller_fd(e->server->poller));
   e->poll = e->elfd ? PyObject_GetAttrString((PyObject *)e, "poll") : NULL;
-  if (e->poll) return (PyObject *)e;
+  if (!e->poll) goto fail;
+  e->older = m->newest;
+  m->newest = e;
+  return (PyObject *)e;
 fail:
   Py_DECREF(e);
   return NULL;
@@ -266,6 +267,8 @@ static int engine_traverse(PyObject *self, visitproc visit, void *arg) {
   Py_VISIT(e->report);
   for (int i = 0; i < HOOKS; i++) Py_VISIT(e->hooks[i]);
   for (conn *c = e->server ? e->server->conns : NULL; c; c = c->next) Py_VISIT((PyObject *)c->exchange);
+  for (conn *c = e->server ? e->server->ready : NULL; c; c = c->ready_next)
+    if (c->in == IN_CLOSED) Py_VISIT((PyObject *)c->exchange); /* its end is still to be told */
   return 0;
 }
 
@@ -421,18 +424,6 @@ static PyObject *engine_set_protocols(PyObject *self, PyObject *choose) {
   Py_RETURN_NONE;
 }
 
-/* A peer that has vanished without a word is noticed, however long a raw connection or a stream is silent. */
-static void keep_alive(int fd) {
-  int on = 1;
-  setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-#ifdef TCP_KEEPIDLE
-  int idle = KEEPALIVE_SECONDS, each = PROBE_SECONDS, count = PROBE_COUNT;
-  setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
-  setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &each, sizeof each);
-  setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
-#endif
-}
-
 static PyObject *engine_listen(PyObject *self, PyObject *number) {
   engine_object *e = (engine_object *)self;
   long fd = PyLong_AsLong(number);
@@ -440,7 +431,7 @@ static PyObject *engine_listen(PyObject *self, PyObject *number) {
   int own = fcntl((int)fd, F_DUPFD_CLOEXEC, 0), on = 1;
   if (own < 0) return PyErr_SetFromErrno(PyExc_OSError);
   setsockopt(own, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* accepted sockets inherit it; fails on unix sockets */
-  keep_alive(own);
+  transport_keep_alive(own);
   Py_CLEAR(e->context); /* noted again at the next poll: hooks that ran before may have set variables */
   if (fcntl(own, F_SETFL, O_NONBLOCK) < 0 || !server_listen(e->server, own)) {
     PyErr_SetFromErrno(PyExc_OSError);
@@ -450,7 +441,7 @@ static PyObject *engine_listen(PyObject *self, PyObject *number) {
 #ifdef __GLIBC__
   malloc_trim(0); /* the program is loaded: what that took and gave back goes to the system */
 #endif
-  Py_RETURN_NONE;
+  return PyLong_FromLong(own);
 }
 
 static PyObject *engine_drain(PyObject *self, PyObject *Py_UNUSED(none)) {

@@ -113,7 +113,7 @@ static void await_task(request_object *r, PyObject *task) {
     fail(r);
   } else if (r->conn) {
     Py_XSETREF(r->task, Py_NewRef(task));
-  } else { /* the client left while the first step ran */
+  } else if (!r->taken) { /* the client left while the first step ran */
     PyObject *result = PyObject_CallMethodNoArgs(task, r->engine->state->cancel);
     if (!result) PyErr_WriteUnraisable(task);
     Py_XDECREF(result);
@@ -290,7 +290,8 @@ int handler_note_context(engine_object *e) {
 PyObject *context_take(engine_object *e) {
   PyObject *context = e->spare_context;
   e->spare_context = NULL;
-  return context ? context : PyContext_Copy(e->context);
+  if (context) return context;
+  return handler_note_context(e) < 0 ? NULL : PyContext_Copy(e->context);
 }
 
 void context_give(engine_object *e, PyObject *context) {

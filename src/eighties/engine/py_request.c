@@ -136,7 +136,7 @@ static void free_memory(request_object *r) {
   r->head = NULL;
   r->head_len = r->n_fields = 0;
   r->method = r->target = r->path = r->query = r->body = (span){NULL, 0};
-  r->streaming_in = r->body_complete = r->has_body = r->failing = false;
+  r->streaming_in = r->body_complete = r->has_body = r->taken = r->failing = false;
   r->rounds = 0;
 }
 

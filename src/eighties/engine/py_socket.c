@@ -14,6 +14,8 @@ static const char *const kinds[] = {
 
 /* ---- life ---- */
 
+static bool is_open(const socket_object *k) { return k->conn && k->conn->in != IN_CLOSED && k->conn->in != IN_LINGER; }
+
 static socket_object *socket_make(engine_object *e, PyTypeObject *type) {
   socket_object *k = (socket_object *)type->tp_alloc(type, 0);
   if (!k) return NULL;
@@ -29,6 +31,7 @@ static int socket_link(socket_object *k, conn *c) {
   k->handle = PyLong_FromUnsignedLongLong(c->handle);
   if (!k->handle) return -1;
   k->conn = c;
+  k->kind = c->kind;
   c->paused = !k->hooked;
   return 0;
 }
@@ -137,12 +140,11 @@ static void refuse_coroutine(PyObject *result, const char *where) {
 static bool call(socket_object *k, PyObject *callback, const char *where, PyObject **args, size_t n) {
   engine_object *e = k->engine;
   bool yes = false;
-  if (!callback || handler_note_context(e) < 0) return false;
+  if (!callback) return false;
+  Py_INCREF(callback); /* it may replace itself */
   PyObject *context = context_take(e), *result = NULL;
   if (context && PyContext_Enter(context) == 0) {
-    Py_INCREF(callback); /* it may replace itself */
     result = PyObject_Vectorcall(callback, args + 1, n | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-    Py_DECREF(callback);
     if (result && PyCoro_CheckExact(result)) {
       refuse_coroutine(result, where);
       Py_CLEAR(result);
@@ -154,6 +156,7 @@ static bool call(socket_object *k, PyObject *callback, const char *where, PyObje
     failed(k, where);
   }
   Py_XDECREF(result);
+  Py_DECREF(callback);
   if (context) context_give(e, context);
   return yes;
 }
@@ -207,7 +210,8 @@ void socket_data(conn *c, span data) {
 bool socket_eof(conn *c) {
   socket_object *k = (socket_object *)Py_NewRef(c->exchange);
   bool keep = true;
-  if (k->early.len) k->ended = true; /* that goes first */
+  if (k->early.len || (!k->hooked && !k->on_data))
+    k->ended = true; /* not before what came, nor before there is a reader */
   else keep = !k->hooked && call_plain(k, k->on_eof, "on_eof");
   Py_DECREF(k);
   return keep;
@@ -217,11 +221,11 @@ void socket_opened(conn *c) {
   socket_object *k = (socket_object *)Py_NewRef(c->exchange);
   if (k->connects) {
     k->connects = false;
-    call_plain(k, k->on_connect, "on_connect");
-    if (k->conn) call_plain(k, hook(k, k->on_write, HOOK_WRITE), "on_write");
+    if (is_open(k)) call_plain(k, k->on_connect, "on_connect");
+    if (is_open(k)) call_plain(k, hook(k, k->on_write, HOOK_WRITE), "on_write");
   }
-  if (k->early.len && k->conn && !c->paused && c->in != IN_LINGER && c->in != IN_CLOSED) deliver_early(k);
-  if (k->ended && !k->early.len && k->conn && !c->paused && c->in != IN_LINGER && c->in != IN_CLOSED) {
+  if (k->early.len && is_open(k) && !c->paused) deliver_early(k);
+  if (k->ended && !k->early.len && is_open(k) && !c->paused) {
     k->ended = false;
     raw_eof(c);
   }
@@ -238,6 +242,7 @@ void socket_closed(conn *c) {
   socket_object *k = c->exchange; /* the connection's reference goes at the end */
   c->exchange = NULL;
   k->conn = NULL;
+  k->peer = c->peer;
   if (!k->engine->quiet) call_plain(k, hook(k, k->on_close, HOOK_CLOSE), "on_close");
   drop_callbacks(k);
   bytes_clear(&k->early);
@@ -292,18 +297,18 @@ static void hand_over(engine_object *e, conn *c, PyObject *handle) {
 
 sniffed socket_sniff(conn *c, span first) {
   engine_object *e = c->server->owner;
-  PyObject *data = PyBytes_FromStringAndSize(first.at, (Py_ssize_t)first.len);
-  PyObject *choice = data ? PyObject_CallOneArg(e->choose, data) : NULL;
+  PyObject *data = PyBytes_FromStringAndSize(first.at, (Py_ssize_t)first.len), *choose = Py_NewRef(e->choose);
+  conn_ref(c); /* the program may close everything in it */
+  PyObject *choice = data ? PyObject_CallOneArg(choose, data) : NULL;
   sniffed result = SNIFF_HTTP;
+  Py_DECREF(choose);
   Py_XDECREF(data);
-  conn_ref(c);
-  if (!choice) {
-    PyErr_WriteUnraisable((PyObject *)e);
-  } else if (c->in == IN_CLOSED) {
+  if (!choice) PyErr_WriteUnraisable((PyObject *)e);
+  if (c->in == IN_CLOSED) {
     result = SNIFF_TAKEN;
   } else if (choice == Py_None) {
     result = SNIFF_MORE;
-  } else if (choice != Py_False) {
+  } else if (choice && choice != Py_False) {
     result = SNIFF_TAKEN;
     hand_over(e, c, choice);
   }
@@ -319,12 +324,14 @@ PyObject *socket_take_over(request_object *r) {
   bytes early = r->chunks; /* of the decoded body: what was not read goes to the socket */
   r->chunks = (bytes){0};
   conn_ref(c);
+  r->taken = true;
   request_unlink(r);
   socket_object *k = take(e, c, (PyTypeObject *)e->socket_type, ended);
   if (k && k->conn) {
     k->early = early;
     k->ended = ended;
-    c->paused = true; /* on_data is None */
+    c->paused = !k->hooked; /* on_data is None */
+    if (k->hooked && (early.len || ended)) raw_greet(c);
   } else {
     bytes_clear(&early);
     if (!k) conn_close(c);
@@ -337,8 +344,6 @@ PyObject *socket_take_over(request_object *r) {
 
 #define SELF socket_object *k = (socket_object *)self
 
-static bool is_open(const socket_object *k) { return k->conn && k->conn->in != IN_CLOSED && k->conn->in != IN_LINGER; }
-
 static void set_paused(socket_object *k) {
   if (!is_open(k)) return;
   bool paused = k->paused || (!k->on_data && !k->hooked);
@@ -350,7 +355,7 @@ static PyObject *attach(PyObject *self, PyObject *number) {
   SELF;
   long fd = PyLong_AsLong(number);
   if (fd == -1 && PyErr_Occurred()) return NULL;
-  if (!is_open(k)) errno = EBADF;
+  if (!k->conn || fd < 0 || fd > INT_MAX) errno = EBADF;
   else if (raw_attach(k->conn, (int)fd)) Py_RETURN_NONE;
   return PyErr_SetFromErrno(PyExc_OSError);
 }
@@ -364,19 +369,20 @@ static PyObject *write_bytes(conn *c, PyObject *data) {
   return PyBool_FromLong(raw_write(c, all, copied ? NULL : Py_NewRef(data)));
 }
 
-static PyObject *write_to(conn *c, PyObject *data) {
-  if (PyBytes_CheckExact(data) && c) return write_bytes(c, data);
-  if (!PyObject_CheckBuffer(data))
-    return PyErr_Format(PyExc_TypeError, "write takes bytes, not %.100s", Py_TYPE(data)->tp_name);
-  if (!c) Py_RETURN_FALSE;
-  PyObject *copy = PyBytes_FromObject(data), *result = copy ? write_bytes(c, copy) : NULL;
-  Py_XDECREF(copy);
-  return result;
+/* The data as bytes. An object with __buffer__ runs code of the program's: so before the connection is looked at. */
+static PyObject *as_bytes(PyObject *data) {
+  if (PyBytes_CheckExact(data)) return Py_NewRef(data);
+  if (PyObject_CheckBuffer(data)) return PyBytes_FromObject(data);
+  return PyErr_Format(PyExc_TypeError, "write takes bytes, not %.100s", Py_TYPE(data)->tp_name);
 }
 
 static PyObject *socket_write(PyObject *self, PyObject *data) {
   SELF;
-  return write_to(is_open(k) ? k->conn : NULL, data);
+  PyObject *bytes = as_bytes(data);
+  if (!bytes) return NULL;
+  PyObject *result = is_open(k) ? write_bytes(k->conn, bytes) : Py_NewRef(Py_False);
+  Py_DECREF(bytes);
+  return result;
 }
 
 static PyObject *socket_close(PyObject *self, PyObject *Py_UNUSED(none)) {
@@ -448,7 +454,7 @@ static PyObject *get_elfd(PyObject *self, void *Py_UNUSED(closure)) {
 
 static PyObject *get_kind(PyObject *self, void *Py_UNUSED(closure)) {
   SELF;
-  return PyUnicode_FromString(kinds[k->conn ? k->conn->kind : RAW_STREAM]);
+  return PyUnicode_FromString(kinds[k->kind]);
 }
 
 static PyObject *get_closed(PyObject *self, void *Py_UNUSED(closure)) {
@@ -468,8 +474,9 @@ static PyObject *get_buffered(PyObject *self, void *Py_UNUSED(closure)) {
 
 static PyObject *get_peername(PyObject *self, void *Py_UNUSED(closure)) {
   SELF;
-  if (!k->conn || k->conn->peer.family == AF_UNSPEC) Py_RETURN_NONE;
-  return peer_name(&k->conn->peer);
+  const address *peer = k->conn ? &k->conn->peer : &k->peer;
+  if (peer->family == AF_UNSPEC) Py_RETURN_NONE;
+  return peer_name(peer);
 }
 
 #define SLOT(name, doc)                                                                                                \
@@ -516,8 +523,8 @@ engine_object *engine_find(const module_state *m, PyObject *elfd) {
   int overflow;
   long fd = PyLong_AsLongAndOverflow(elfd, &overflow);
   if (fd == -1 && PyErr_Occurred()) return NULL;
-  if (fd == -1 && !overflow && e) return e;
-  while (e && (overflow || poller_fd(e->server->poller) != fd)) e = e->older;
+  e = m->newest; /* the number may have run code of the program's */
+  while (e && (overflow || (fd == -1 ? e->server->shut : poller_fd(e->server->poller) != fd))) e = e->older;
   if (e) return e;
   errno = EBADF;
   PyErr_SetFromErrno(PyExc_OSError);
@@ -539,8 +546,12 @@ static conn *find(PyObject *module, PyObject *elfd, PyObject *childfd) {
 
 static PyObject *net_write(PyObject *module, PyObject *const *args, Py_ssize_t n) {
   if (n != 3) return PyErr_Format(PyExc_TypeError, "write takes elfd, childfd and data");
-  conn *c = find(module, args[0], args[1]);
-  return PyErr_Occurred() ? NULL : write_to(c, args[2]);
+  PyObject *bytes = as_bytes(args[2]), *result = NULL;
+  conn *c = bytes ? find(module, args[0], args[1]) : NULL;
+  if (c) result = write_bytes(c, bytes);
+  else if (!PyErr_Occurred()) result = Py_NewRef(Py_False);
+  Py_XDECREF(bytes);
+  return result;
 }
 
 static PyObject *net_close(PyObject *module, PyObject *const *args, Py_ssize_t n) {

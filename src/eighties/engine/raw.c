@@ -4,6 +4,7 @@
  * can write, close and open whatever it likes within a callback, and none of its callbacks begins before that returns.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 
 #include "engine.h"
@@ -52,7 +53,12 @@ bool raw_attach(conn *c, int fd) {
     errno = c->in == IN_CLOSED ? EBADF : EISCONN;
     return false;
   }
-  if (!poller_add(c->server->poller, fd, c)) return false;
+  int flags = fcntl(fd, F_GETFL);
+  if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) return false;
+  bool pipe = c->kind == RAW_READER || c->kind == RAW_WRITER;
+  if (!(pipe ? poller_add_pipe(c->server->poller, fd, c, c->kind == RAW_WRITER) : poller_add(c->server->poller, fd, c)))
+    return false;
+  if (c->kind == RAW_STREAM) transport_keep_alive(fd);
   c->fd = fd;
   c->pending = false;
   c->writable = true;
@@ -78,25 +84,37 @@ void raw_greet(conn *c) {
 /* ---- output ---- */
 
 bool raw_writes(const conn *c) {
-  return c->out == OUT_RAW && c->in != IN_CLOSED && c->in != IN_LINGER && c->kind != RAW_READER;
+  return c->out == OUT_RAW && c->in != IN_CLOSED && c->in != IN_LINGER && c->kind != RAW_READER && !c->broken;
 }
 
-/* Send at once, or soon where this connection or another one is being run: then several writes are one send. */
+/* Send at once, or soon where this connection or another one is being run: then several writes are one send. Whoever may
+ * wait for it to be sent is told when it is. */
 static void send_soon(conn *c) {
-  if (c->pending || c->feeding) return;
-  if (c->server->polling) {
-    conn_enqueue(c);
+  if (c->pending || c->feeding || c->server->polling) {
+    c->wants_send |= c->output.bytes > RAW_HOLD_BYTES || (!c->writable && !c->pending);
+    if (!c->pending && !c->feeding) conn_enqueue(c);
     return;
   }
   conn_ref(c);
   conn_flush(c);
   if (c->in != IN_CLOSED) conn_arm(c);
-  if (c->wants_send && !c->output.first) run_soon(c); /* the program is told, later */
+  if (c->output.first) c->wants_send = true;
+  else if (c->wants_send) run_soon(c);
   conn_unref(c);
 }
 
+/* What has come before the peer went away is still handed on; then the connection closes. */
+bool raw_send_failed(conn *c) {
+  if (c->in != IN_RAW || c->eof || c->kind != RAW_STREAM) return false;
+  queue_clear(&c->output, &c->server->pool);
+  c->writable = c->wants_send = false;
+  c->broken = c->readable = true;
+  run_soon(c);
+  return true;
+}
+
 static bool too_much(conn *c) {
-  if (c->output.bytes <= RAW_QUEUE_BYTES) return false;
+  if (c->output.bytes + c->output.n * sizeof(chunk) <= RAW_QUEUE_BYTES) return false;
   char message[112];
   snprintf(message, sizeof message, "a raw connection is closed: %zu bytes wait for a peer that does not read",
            c->output.bytes);
@@ -119,7 +137,8 @@ bool raw_write(conn *c, span data, void *owner) {
 
 bool raw_close(conn *c) {
   if (c->out != OUT_RAW || c->in == IN_CLOSED || c->in == IN_LINGER) return false;
-  if (c->pending || c->kind == RAW_READER || (c->kind != RAW_STREAM && !c->output.first)) {
+  bool waits = c->output.first && c->kind != RAW_READER; /* also of one that is still being connected */
+  if (!waits && (c->pending || c->kind != RAW_STREAM)) {
     conn_close(c);
     return true;
   }
@@ -148,7 +167,7 @@ static void look_for_end(conn *c) {
   ssize_t n = recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
   if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))) return;
   c->eof = true;
-  if (n < 0 || c->broken) conn_close(c);
+  if (n < 0 || c->broken || c->in == IN_BODY) conn_close(c); /* a body that is cut short is no end of input */
   else raw_eof(c);
 }
 
@@ -165,14 +184,18 @@ void raw_begin(conn *c) {
   if (c->greet && c->in != IN_CLOSED) greet(c);
   if (c->in == IN_CLOSED || c->in == IN_LINGER) return;
   /* With both directions gone nothing can be written; what can still be read is read first. */
-  if (c->broken && (c->eof || c->in == IN_DONE || c->kind == RAW_WRITER)) conn_close(c);
-  else if (c->in == IN_RAW && c->paused && !c->eof && (c->hung_up || c->broken) && c->kind == RAW_STREAM &&
-           !c->input.len)
-    look_for_end(c);
+  bool done = c->eof || (c->in == IN_DONE && !c->paused); /* paused: what came early is not handed on yet */
+  if (c->broken && (done || c->kind == RAW_WRITER)) conn_close(c);
+}
+
+static bool may_have_ended(const conn *c) {
+  bool unread = c->paused && !c->eof && !c->input.len && !c->ready && c->kind == RAW_STREAM;
+  return unread && (c->in == IN_RAW || c->in == IN_BODY) && (c->hung_up || c->broken);
 }
 
 void raw_finish(conn *c) {
-  if (!c->wants_send || c->output.first || c->in == IN_LINGER) return;
+  if (may_have_ended(c)) look_for_end(c);
+  if (!c->wants_send || c->output.first || c->in == IN_LINGER || c->in == IN_CLOSED) return;
   c->wants_send = false;
   c->server->up->drained(c);
 }

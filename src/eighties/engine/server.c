@@ -29,11 +29,14 @@ void server_touch_clock(server *s) {
   if (!s->ticking && !s->wheel.live) s->wheel.now = s->now; /* without timers no tick comes: nothing is left behind */
   s->budget_end = now + POLL_BUDGET_NS;
   s->work = 0;
+  s->spent = false;
 }
 
 bool server_over_budget(server *s) {
+  if (s->spent) return true;
   if (++s->work % BUDGET_STRIDE) return false;
-  return clock_ns() >= s->budget_end;
+  s->spent = clock_ns() >= s->budget_end;
+  return s->spent;
 }
 
 server *server_new(const limits *l, const upcalls *up, void *owner, const char *server_name) {
@@ -232,10 +235,12 @@ void server_wake(server *s) {
   s->up->wake(s);
 }
 
-void server_run_ready(server *s) {
+void server_run(server *s, conn *c) {
   s->polling = true;
   server_touch_clock(s);
-  run_ready(s);
+  conn_ref(c);
+  if (c->in != IN_CLOSED) conn_run(c);
+  conn_unref(c);
   leave(s);
 }
 
@@ -304,7 +309,7 @@ void server_drain(server *s) {
     conn_drain(c);
     conn_arm(c);
   }
-  if (!s->polling) server_run_ready(s);
+  if (s->ready) server_wake(s);
 }
 
 void server_close(server *s) {

@@ -1,5 +1,6 @@
 /* transport.c - how bytes get in and out of a descriptor: sockets, datagrams, pipes. Contract: engine.h. */
 #include <errno.h>
+#include <netinet/tcp.h>
 #ifdef __linux__
 #include <sys/sendfile.h>
 #endif
@@ -45,6 +46,7 @@ static ssize_t datagram_send(conn *c, const struct iovec *iov, int n) {
 
 static ssize_t pipe_recv(conn *c, char *at, size_t len) { return read(c->fd, at, len); }
 
+/* Python ignores SIGPIPE, and writev has no flag against it. */
 static ssize_t pipe_send(conn *c, const struct iovec *iov, int n) { return writev(c->fd, iov, n); }
 
 static ssize_t no_sendfile(conn *c, int fd, size_t offset, size_t len) {
@@ -57,3 +59,14 @@ static void no_shutdown(conn *c) { (void)c; }
 
 const transport transport_datagram = {plain_recv, datagram_send, no_sendfile, no_shutdown};
 const transport transport_pipe = {pipe_recv, pipe_send, no_sendfile, no_shutdown};
+
+void transport_keep_alive(int fd) {
+  int on = 1;
+  setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+#ifdef TCP_KEEPIDLE
+  int idle = KEEPALIVE_SECONDS, each = PROBE_SECONDS, count = PROBE_COUNT;
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &each, sizeof each);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+#endif
+}
