@@ -47,6 +47,7 @@ fuzz: $(VENV)/.stamp-venv
 bench: $(VENV)/.stamp-build
 	tools/need.sh bench
 	$(PYTHON) bench/bench.py
+	$(PYTHON) bench/raw.py
 
 docs: $(VENV)/.stamp-venv
 	$(PYTHON) tools/check_links.py

@@ -37,15 +37,17 @@ class Bar:
 
 def judge(records: dict[str, Record], engine: dict[str, str | int]) -> list[Bar]:
     ours = records.get(OURS, Record("80s"))
-    bars = [_most("CPU per request over the floor's", cpu_ratio(records, OURS, FLOOR), CPU_OVER_FLOOR, TIMES)]
+    bars = [at_most("CPU per request over the floor's", cpu_ratio(records, OURS, FLOOR), CPU_OVER_FLOOR, TIMES)]
     for key, least in LESS_CPU_THAN.items():
-        bars.append(_least(f"CPU per request: {PEERS[key][0]} over ours", cpu_ratio(records, key, OURS), least, TIMES))
+        bars.append(
+            at_least(f"CPU per request: {PEERS[key][0]} over ours", cpu_ratio(records, key, OURS), least, TIMES)
+        )
     bars.append(
-        _least("16 pipelined, requests/s over unpipelined", _pipelined_ratio(ours), PIPELINED_OVER_USUAL, TIMES)
+        at_least("16 pipelined, requests/s over unpipelined", _pipelined_ratio(ours), PIPELINED_OVER_USUAL, TIMES)
     )
     if sys.version_info >= EAGER_TASKS:
         ratio = cpu_ratio(records, ASYNC, FLOOR)
-        bars.append(_most("`async def` that does not wait, CPU over the floor's", ratio, ASYNC_OVER_FLOOR, TIMES))
+        bars.append(at_most("`async def` that does not wait, CPU over the floor's", ratio, ASYNC_OVER_FLOOR, TIMES))
     return [*bars, *_absolute(ours, engine)]
 
 
@@ -56,11 +58,11 @@ def _absolute(ours: Record, engine: dict[str, str | int]) -> list[Bar]:
     size = engine.get("stripped_size")
     each = engine.get("connection_size")
     return [
-        _most(f"{IDLE_CONNECTIONS:,} idle connections, PSS", None if pss is None else pss / 1e6, IDLE_PSS, " MB"),
-        _most("engine, one connection", None if each is None else int(each), CONNECTION_SIZE, " bytes"),
-        _most("engine binary, stripped", None if size is None else int(size) / 1e3, ENGINE_SIZE, " kB"),
-        _most("start to first answer", ours.start(), START, " s"),
-        _most("a task on the loop at 512 connections, greatest delay", ours.delay(), DELAY, " ms"),
+        at_most(f"{IDLE_CONNECTIONS:,} idle connections, PSS", None if pss is None else pss / 1e6, IDLE_PSS, " MB"),
+        at_most("engine, one connection", None if each is None else int(each), CONNECTION_SIZE, " bytes"),
+        at_most("engine binary, stripped", None if size is None else int(size) / 1e3, ENGINE_SIZE, " kB"),
+        at_most("start to first answer", ours.start(), START, " s"),
+        at_most("a task on the loop at 512 connections, greatest delay", ours.delay(), DELAY, " ms"),
     ]
 
 
@@ -79,11 +81,11 @@ def _pipelined_ratio(ours: Record) -> float | None:
     return median(ratios) if ratios else None
 
 
-def _most(title: str, value: float | None, limit: float, unit: str) -> Bar:
+def at_most(title: str, value: float | None, limit: float, unit: str) -> Bar:
     return Bar(title, f"≤ {limit:g}{unit}", _figure(value, unit), _verdict(value is not None and value <= limit, value))
 
 
-def _least(title: str, value: float | None, limit: float, unit: str) -> Bar:
+def at_least(title: str, value: float | None, limit: float, unit: str) -> Bar:
     return Bar(title, f"≥ {limit:g}{unit}", _figure(value, unit), _verdict(value is not None and value >= limit, value))
 
 

@@ -34,7 +34,7 @@ class Peer:
     delay_command: tuple[str, ...] = ()  # the same server with programs/delay.py
 
 
-def _ours(program: str) -> tuple[str, ...]:
+def ours(program: str) -> tuple[str, ...]:
     # fmt: off
     return (sys.executable, "-m", "eighties", f"{PROGRAMS}/{program}", "-h", "127.0.0.1", "-p", "{port}", "-c", "1",
             "--loop", "uvloop")
@@ -54,12 +54,12 @@ print(json.dumps({"version": engine.VERSION, "file": engine.__file__, "connectio
 
 def eighties() -> Peer:
     version = str(our_engine()["version"])
-    return Peer(version, _ours("echo.py"), delay_command=_ours("delay.py"))
+    return Peer(version, ours("echo.py"), delay_command=ours("delay.py"))
 
 
 def eighties_async() -> Peer:
     version = str(our_engine()["version"])
-    return Peer(version, _ours("echo.py"), path="/aecho?name=Abcde", idle=False)
+    return Peer(version, ours("echo.py"), path="/aecho?name=Abcde", idle=False)
 
 
 def floor() -> Peer:

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 
-from eighties import App, HTTPError, Request, about
+from eighties import App, HTTPError, Request, about, net
 
 app = App()
 
@@ -45,6 +45,12 @@ def worker(request: Request) -> str:
 def info(request: Request) -> dict[str, str]:
     """What is running: versions of the server and of Python, the loop, the poller."""
     return about()
+
+
+@app.get("/search")
+def search(request: Request) -> list[int]:
+    """Where the needle is, and how much of it, for its end may be in the next chunk: /search?haystack=abc&needle=cd."""
+    return list(net.partscan(request.query.get("haystack", ""), request.query.get("needle", "")))
 
 
 @app.post("/body")

@@ -32,12 +32,20 @@ class Program:
     headers: tuple[str, ...] = ()
 
 
+POLLER = "poller_epoll.c" if LINUX else "poller_kqueue.c"
+SERVER = ("answer.c", "buffer.c", "connection.c", "handle.c", "http1.c", "input.c", "output.c", "query.c", "raw.c")
+SERVER += ("router.c", "server.c", "timer.c", "transport.c", POLLER)
+"""The whole lower half."""
+
 PROGRAMS = {
     "http1": Program(("test_http1.c", "cases.c", "events.c"), ("http1.c",)),
     "query": Program(("test_query.c",), ("query.c",)),
     "router": Program(("test_router.c",), ("router.c", "query.c")),
     "buffer": Program(("test_buffer.c",), ("buffer.c",)),
     "timer": Program(("test_timer.c",), ("timer.c",)),
+    "handle": Program(("test_handle.c",), ()),  # it includes handle.c, to make its memory fail
+    "raw": Program(("test_raw.c", "raw_program.c"), SERVER),
+    "raw_http": Program(("test_raw_http.c", "raw_program.c"), SERVER),
 }
 if LINUX:
     PROGRAMS["epoll"] = Program(("test_poller.c",), ("poller_epoll.c",))

@@ -68,6 +68,25 @@ def test_example_info(example: Server) -> None:
     assert info["poller"] in ("epoll", "kqueue")
 
 
+@pytest.mark.parametrize(
+    ("haystack", "needle", "found"),
+    [
+        ("hello+world", "world", [6, 5]),
+        ("hello+wor", "world", [6, 3]),
+        ("hello", "world", [5, 0]),
+        ("J%C3%B6rg", "g", [3, 1]),
+        ("%0D%0A%0D", "%0D%0A%0D%0A", [0, 3]),
+        ("", "x", [0, 0]),
+        ("x", "", [1, 0]),
+        ("a" * 3900, "a" * 3900 + "b", [0, 3900]),
+    ],
+)
+def test_example_search(example: Server, haystack: str, needle: str, found: list[int]) -> None:
+    reply = example.get(f"/search?haystack={haystack}&needle={needle}")
+    assert (reply.json(), reply.headers["content-type"]) == (found, "application/json")
+    assert example.get("/search").json() == [0, 0]
+
+
 @pytest.mark.parametrize("size", [0, 1, 9_000, 1_000_000])
 def test_example_body(example: Server, size: int) -> None:
     body = os.urandom(size)

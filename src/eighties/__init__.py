@@ -16,6 +16,8 @@ __all__ = [
     "Upload",
     "__version__",
     "about",
+    "aio",
+    "net",
     "state",
 ]
 
@@ -29,11 +31,14 @@ _HOMES = {
     "Upload": "forms",
     "__version__": "_engine",
     "about": "app",
+    "aio": "",  # itself a room
+    "net": "",
     "state": "app",
 }
 
 TYPE_CHECKING = False  # type checkers take it for true; importing it from typing would cost the parent 4 ms
 if TYPE_CHECKING:
+    from . import aio, net
     from ._engine import VERSION as __version__
     from ._engine import MultiDict
     from .app import App, about, state
@@ -49,6 +54,8 @@ else:  # type checkers would believe any name of a module that has a __getattr__
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
 
+        if not home:
+            return import_module(f"{__name__}.{name}")  # which makes it an attribute
         value = getattr(import_module(f"{__name__}.{home}"), "VERSION" if name == "__version__" else name)
         globals()[name] = value
         return value

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+PROGRAMS = ("usage.py", "usage_promise.py")
 
 
 @pytest.mark.lint
 def test_types_of_programs(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     result = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", f"--cache-dir={tmp_path}", "usage.py"],
+        [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", f"--cache-dir={tmp_path}", *PROGRAMS],
         cwd=HERE,
         capture_output=True,
         text=True,

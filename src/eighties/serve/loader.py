@@ -1,4 +1,4 @@
-"""Loader: from what the user named, a `.py` file or `module:attr`, to the App in it.
+"""Loader: from what the user named, a `.py` file or `module:attr`, to the program in it: an App, hooks, or both.
 
 `locate` is cheap and runs in the parent, so that a wrong name ends the server before anything is started; `load`
 runs the program, in a worker (or for `--cfg` and `--cli` in the command itself). It holds no state of its own.
@@ -15,11 +15,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
+    from typing import Any
 
     from ..app import App
 
+    Hook = Callable[..., object]
+
 # Looked for in this order when no ENTRY is given.
 USUAL_FILES = ("app.py", "main.py")
+# Functions of the entry module that the server calls where they are there.
+HOOKS = ("on_data", "on_close", "on_write", "on_init", "on_accept", "on_message")
 
 
 class EntryError(Exception):
@@ -76,14 +81,27 @@ def _locate_file(entry: Entry) -> Entry:
     return entry
 
 
-def load(entry: Entry) -> App:
-    """Run the program and return its App. Raises LoadError."""
+class Program:
+    """What is served. `hooks`: the module's, by name. `raw`: its own bytes are spoken, and `app` is an empty one."""
+
+    __slots__ = ("app", "hooks", "raw")
+
+    def __init__(self, app: App, hooks: dict[str, Hook], raw: bool) -> None:
+        self.app = app
+        self.hooks = hooks
+        self.raw = raw
+
+
+def load(entry: Entry) -> Program:
+    """Run the program and return what is to be served. Raises LoadError."""
     from ..app import App
 
     if entry.path is not None:
-        return _app_in(_run(entry, lambda: _import_file(str(entry.path))), entry.name)
+        module = _run(entry, lambda: _import_file(str(entry.path)))
+        return _program(_app_in(module, entry.name), module, entry.name)
     sys.path.insert(0, os.getcwd())
-    found: object = _run(entry, lambda: _import_module(entry.module))
+    module = _run(entry, lambda: _import_module(entry.module))
+    found: object = module
     for part in entry.attribute.split("."):
         try:
             found = getattr(found, part)
@@ -91,7 +109,58 @@ def load(entry: Entry) -> App:
             raise LoadError(f"{entry.name}: there is no {part!r} in {entry.module}") from None
     if not isinstance(found, App):
         raise LoadError(f"{entry.name} is not an App but {_kind(found)}")
+    return _program(found, module, entry.name)
+
+
+def _program(app: App | None, module: ModuleType, name: str) -> Program:
+    """The App, what the rooms for 80s-like programs have registered, and the hooks, put together. Raises LoadError."""
+    from ..app import App
+
+    hooks = _hooks_in(module, name)
+    # Only a program that uses it has imported it. What is registered there counts as an App.
+    handlers = sys.modules.get("eighties.handlers")
+    if handlers is not None and (handlers.has_routes() or handlers.has_protocols()):
+        if app is None:
+            app = handlers.program
+        elif handlers.program not in app._apps():
+            try:
+                app.mount("/", handlers.program)
+            except ValueError as error:
+                raise LoadError(f"{name} cannot be loaded: {error}") from None
+    if app is not None:
+        return Program(app, hooks, raw=False)
+    if "on_data" in hooks:
+        return Program(App(), hooks, raw=True)
+    found = getattr(module, "app", None)
+    what = f"; its `app` is {_kind(found)}" if found is not None else ""
+    hint = ", or a function `on_data` if it speaks bytes"
+    raise LoadError(f"{name} has no App: it needs a line such as `app = App()`{hint}{what}")
+
+
+def _hooks_in(module: ModuleType, name: str) -> dict[str, Hook]:
+    """The hooks that the module has. Raises LoadError for one that cannot be called as a plain function."""
+    found = {hook: vars(module)[hook] for hook in HOOKS if hook in vars(module)}
+    for hook, value in found.items():
+        if not callable(value):
+            raise LoadError(f"{name}: {hook} must be a function, as the server calls it, but is {_kind(value)}")
+        if kind := _async_kind(value):
+            raise LoadError(
+                f"{name}: {hook} must be a plain function but is {kind}: start sequential code from it with "
+                "aio.async_(...), or aio.cor(...) for a socket"
+            )
     return found
+
+
+def _async_kind(function: Any) -> str | None:
+    """What calling it would only create, not run."""
+    import inspect
+
+    for each in (function, type(function).__call__):
+        if inspect.iscoroutinefunction(each):
+            return "async def"
+        if inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each):
+            return "a generator"
+    return None
 
 
 def _run(entry: Entry, importing: Callable[[], ModuleType]) -> ModuleType:
@@ -139,20 +208,17 @@ def _import_module(name: str) -> ModuleType:
         raise
 
 
-def _app_in(module: ModuleType, name: str) -> App:
-    """The App called `app`, or else the only one in the module."""
+def _app_in(module: ModuleType, name: str) -> App | None:
+    """The App called `app`, or else the only one in the module; None: there is none. Raises LoadError."""
     from ..app import App
 
     found = getattr(module, "app", None)
     if isinstance(found, App):
         return found
     apps = {key: value for key, value in vars(module).items() if isinstance(value, App)}
-    if not apps:
-        what = f"; its `app` is {_kind(found)}" if found is not None else ""
-        raise LoadError(f"{name} has no App: it needs a line such as `app = App()`{what}")
     if len({id(app) for app in apps.values()}) > 1:
         raise LoadError(f"{name} has several Apps ({', '.join(apps)}): call the one to be served `app`")
-    return next(iter(apps.values()))
+    return next(iter(apps.values()), None)
 
 
 def _kind(value: object) -> str:

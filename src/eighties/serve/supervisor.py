@@ -2,7 +2,8 @@
 
 `cli` makes one `Supervisor` and calls `run`, which waits in one `poll` for signals, for workers' words and for the
 next restart that is due. It serves no request and never runs the program: whatever the program does, the sockets
-stay open. It must stay small, so it uses the C modules under `socket` and `signal`, which bring no enums along.
+stay open. Mail between workers goes through its `mail.Exchange`. It must stay small, so it uses the C modules under
+`socket` and `signal`, which bring no enums along.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import select
 import sys
 import time
 
-from . import logs, scoreboard
+from . import frames, logs, mail, scoreboard
 from .settings import DEFAULT, EXIT_CANNOT_START, EXIT_ERROR, HOOK_TIME, ORDERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
+    from collections.abc import Iterator
 
     from .loader import Entry
     from .settings import Settings
@@ -153,22 +155,15 @@ def bind_unix(path: str) -> Listener:
 class Slot:
     """A worker's place: its number stays, processes come and go. `pid` is 0 while none runs."""
 
-    __slots__ = ("control", "delay", "due", "listeners", "number", "pid", "since")
+    __slots__ = ("delay", "due", "listeners", "number", "pid", "since")
 
     def __init__(self, number: int, listeners: list[Listener]) -> None:
         self.number = number
         self.listeners = listeners
         self.pid = 0
-        self.control: _socket.socket | None = None
         self.since = 0.0
         self.delay = 0.0
         self.due: float | None = None
-
-    def hang_up(self) -> None:
-        """Close our end of the control socket."""
-        if self.control is not None:
-            self.control.close()
-            self.control = None
 
     def plan_restart(self, now: float) -> float:
         """Decide when the next process starts, and return the pause: none after a long life, else a growing one."""
@@ -189,6 +184,7 @@ class Supervisor:
         self.scoreboard = scoreboard.create(settings.workers)
         os.set_inheritable(self.scoreboard, True)
         self.poll = select.poll()
+        self.mail = mail.Exchange(settings.workers, self.poll)
         self.signals, self.wakeup = self._catch_signals()
         self.announced = False
         self.stop_signal = 0
@@ -201,11 +197,11 @@ class Supervisor:
         # The first worker goes ahead: a program that cannot start says so once, not once for each worker.
         self._start(self.slots[0])
         while self.exit_code is None:
-            for fd, _ in self.poll.poll(self._wait_time()):
+            for fd, events in self.poll.poll(self._wait_time()):
                 if fd == self.signals:
                     self._hear_signals()
                 else:
-                    self._hear_worker(fd)
+                    self._hear_worker(fd, events)
             self._reap()
             self._act_when_due()
         for listener in self._listeners():
@@ -252,8 +248,7 @@ class Supervisor:
             return
         finally:
             theirs.close()
-        slot.control = ours
-        self.poll.register(ours.fileno(), select.POLLIN)
+        self.mail.connect(slot.number, ours)
 
     def _wait_time(self) -> float | None:
         """Milliseconds until something is due; None: until something happens."""
@@ -269,23 +264,42 @@ class Supervisor:
                 else:
                     self._stop(number)
 
-    def _hear_worker(self, fd: int) -> None:
-        slot = next((slot for slot in self.slots if slot.control and slot.control.fileno() == fd), None)
-        if slot is None or slot.control is None:
-            return
+    def _hear_worker(self, fd: int, events: int) -> None:
+        number = self.mail.number_of(fd)
+        if number is not None:
+            self._obey(number, self.mail.turn(number, events))
+
+    def _obey(self, number: int, words: Iterator[bytes]) -> None:
+        """Do what a worker says, unless it is nonsense: then the link is broken, and the worker has to go."""
         try:
-            words = slot.control.recv(4096).decode().split()
-        except OSError:
-            words = []
-        if not words:  # it ended, or closed its end; `_reap` will see which
-            self.poll.unregister(fd)
-            slot.hang_up()
-        elif words[0] == "ready" and not self.announced:
-            self.announced = True
-            self._announce(*words[1:4])
-            for other in self.slots:
-                if not other.pid and not self.stop_signal:
-                    self._start(other)
+            for word in words:
+                if word == frames.QUIT:
+                    if not self.stop_signal:
+                        self._stop(signal.SIGTERM, f", as worker {number} asks")
+                elif word[:1] == frames.READY:
+                    self._hear_ready(number, word[1:])
+                else:
+                    raise frames.FrameError(f"the word {word[:20]!r}")
+        except frames.FrameError as error:
+            what = "is told to end" if self.slots[number].pid else "has ended"
+            logs.log("error", f"worker {number} wrote {error} to its control socket, which is not its own; it {what}")
+            self.mail.ignore(number)
+            if self.slots[number].pid:
+                os.kill(self.slots[number].pid, signal.SIGTERM)
+
+    def _hear_ready(self, number: int, facts: bytes) -> None:
+        """A worker serves. The first one to do so is announced, and the others start."""
+        try:
+            version, loop, poller = facts.decode().split()
+        except ValueError:
+            raise frames.FrameError(f"the facts {facts[:20]!r}") from None
+        if self.announced or self.stop_signal:
+            return
+        self.announced = True
+        self._announce(version, loop, poller)
+        for other in self.slots:
+            if not other.pid and other.number != number:  # which may have ended meanwhile
+                self._start(other)
 
     def _announce(self, version: str, loop: str, poller: str) -> None:
         """Say that the server serves, and where."""
@@ -320,9 +334,8 @@ class Supervisor:
     def _bury(self, slot: Slot, code: int) -> None:
         """A worker ended: replace it, unless the server is stopping or could never start."""
         pid, slot.pid = slot.pid, 0
-        if slot.control is not None:
-            self.poll.unregister(slot.control.fileno())
-            slot.hang_up()
+        self._obey(slot.number, self.mail.last_words(slot.number))
+        self.mail.close(slot.number)
         now = time.monotonic()
         end = f"worker {slot.number} (pid {pid}) {describe_end(code)} after {now - slot.since:.1f} s"
         if self.stop_signal:
@@ -349,7 +362,7 @@ class Supervisor:
             logs.log("error", f"worker {', '.join(late)} did not end in time and is killed")
             self._kill(EXIT_ERROR)
 
-    def _stop(self, number: int) -> None:
+    def _stop(self, number: int, why: str = "") -> None:
         """Begin the end: our sockets first, so that they close when the workers have closed theirs."""
         self.stop_signal = number
         for listener in self._listeners():
@@ -360,7 +373,7 @@ class Supervisor:
                 os.kill(slot.pid, signal.SIGTERM)
         self.kill_at = time.monotonic() + self.settings.grace + HOOK_TIME
         hint = " (again: end at once)" if number == signal.SIGINT else ""
-        logs.log("info", f"stopping: requests under way have {self.settings.grace:g} s{hint}")
+        logs.log("info", f"stopping{why}: requests under way have {self.settings.grace:g} s{hint}")
 
     def _end_at_once(self, number: int) -> None:
         logs.log("warning", "ended at once by a second signal")

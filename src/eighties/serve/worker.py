@@ -1,7 +1,8 @@
 """Worker: one process with one loop, one engine and the program. `python -m eighties.serve.worker`.
 
 Started by `supervisor` only, with its orders in an environment variable and what they name as inherited descriptors.
-It says `ready` on the control socket once it listens, and ends when told by SIGTERM or when its parent is gone.
+It says that it is ready on the control socket (`link`) once it listens, and ends when told by SIGTERM or when its
+parent is gone.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import logs
-from .loader import Entry, LoadError, load, locate
+from .. import post
+from . import link, logs
+from .loader import Entry, LoadError, Program, load, locate
 from .settings import EXIT_CANNOT_START, EXIT_ERROR, HOOK_TIME, ORDERS, Settings
 
 if TYPE_CHECKING:
     from .._engine import Engine
     from ..app import App
 
+# on_init and on_message are called here.
+ENGINE_HOOKS = ("on_data", "on_close", "on_write", "on_accept")
 # While draining only: how often the engine is asked whether it is done, in seconds.
 DRAIN_LOOK = 0.02
 
@@ -70,12 +74,16 @@ def loop_name(loop: asyncio.AbstractEventLoop) -> str:
     return "uvloop" if type(loop).__module__.startswith("uvloop") else "asyncio"
 
 
-def load_app(entry: Entry, settings: Settings) -> App:
+def load_app(entry: Entry, settings: Settings) -> Program:
     """Run the program, and merge what its App says into the settings."""
-    app = load(entry)
-    app.dev = settings.dev
-    settings.merge_app(app.limits, app.server_header)
-    return app
+    try:
+        post.here()
+    except RuntimeError:  # --cli, --cfg: alone, its mail finds nobody
+        post.use(post.Post(0, 1, settings.node))
+    program = load(entry)
+    program.app.dev = settings.dev
+    settings.merge_app(program.app.limits, program.app.server_header)
+    return program
 
 
 async def start_app(app: App) -> None:
@@ -83,8 +91,17 @@ async def start_app(app: App) -> None:
     try:
         await app.startup()
     except Exception as error:
-        message = f"an on_start hook failed: {type(error).__name__}: {error}"
-        raise LoadError(message, logs.traceback_of(error)) from None
+        raise cannot_start("an on_start hook", error) from None
+
+
+def cannot_start(where: str, error: BaseException) -> LoadError:
+    """What to raise when a part of the program that must work for it to start has failed."""
+    return LoadError(f"{where} failed: {type(error).__name__}: {error}", logs.traceback_of(error))
+
+
+def report(where: str, error: BaseException) -> None:
+    """Log what the program's own code has raised where the server called it."""
+    logs.log("error", f"{where} failed: {type(error).__name__}: {error}", traceback=logs.traceback_of(error))
 
 
 async def stop_app(app: App) -> bool:
@@ -92,8 +109,7 @@ async def stop_app(app: App) -> bool:
     try:
         await app.shutdown()
     except Exception as error:
-        message = f"an on_stop hook failed: {type(error).__name__}: {error}"
-        logs.log("error", message, traceback=logs.traceback_of(error))
+        report("an on_stop hook", error)
         return False
     return True
 
@@ -130,12 +146,13 @@ def run_once(entry: Entry, settings: Settings) -> int:
         return await stop_app(app)
 
     try:
-        app = load_app(entry, settings)
+        app = load_app(entry, settings).app
         return 0 if loop.run_until_complete(run()) else 1
     except LoadError as error:
         return say_why(error)
     finally:
         close_loop(loop)
+        post.use(None)
 
 
 def run_through(loop: asyncio.AbstractEventLoop, serving: asyncio.Task[int]) -> int:
@@ -154,11 +171,13 @@ def run_through(loop: asyncio.AbstractEventLoop, serving: asyncio.Task[int]) -> 
 
 
 class Worker:
-    """The process: owns the loop and the engine."""
+    """The process: owns the loop, the engine and the link to the parent."""
 
-    def __init__(self, orders: Orders) -> None:
+    def __init__(self, orders: Orders, loop: asyncio.AbstractEventLoop) -> None:
         self.orders = orders
         self.settings = orders.settings
+        self.loop = loop
+        self.link = link.Link(loop, orders.control, orders.number, self.settings.workers, self.lose_parent)
         self.stop = asyncio.Event()
         # The task that runs the on_start hooks, while it does.
         self.starting: asyncio.Task[int] | None = None
@@ -166,14 +185,11 @@ class Worker:
     def run(self) -> int:
         """Serve until told to stop. Returns the exit code."""
         try:
-            loop = new_loop(self.settings.loop)
-        except LoadError as error:
-            return say_why(error)
-        try:
+            post.use(post.Post(self.orders.number, self.settings.workers, self.settings.node, self.link))
             # Until here SIGTERM just ends the process, which has nothing to lose yet.
-            app = load_app(locate(self.settings.entry), self.settings)
-            loop.add_signal_handler(signal.SIGTERM, self.begin_to_stop)
-            return run_through(loop, loop.create_task(self.serve(app, loop)))
+            program = load_app(locate(self.settings.entry), self.settings)
+            self.loop.add_signal_handler(signal.SIGTERM, self.begin_to_stop)
+            return run_through(self.loop, self.loop.create_task(self.serve(program)))
         except asyncio.CancelledError:  # told to stop while starting
             return 0
         except LoadError as error:
@@ -183,38 +199,35 @@ class Worker:
             logs.log("critical", message, traceback=logs.traceback_of(error))
             return EXIT_ERROR
         finally:
-            close_loop(loop)
+            self.link.close()
+            close_loop(self.loop)
+            post.use(None)
 
-    async def serve(self, app: App, loop: asyncio.AbstractEventLoop) -> int:
+    async def serve(self, program: Program) -> int:
         """From the first hook to the last."""
-        # The hooks run in this task, not in one of their own: context variables they set are seen by handlers.
-        self.starting = asyncio.current_task()
-        await start_app(app)
-        self.starting = None
-        engine = self.make_engine(app, loop)
-        # What is loaded by now stays: the collector need not look at it again.
-        gc.enable()
-        gc.collect()
-        gc.freeze()
-        self.listen(engine, loop)
-        await self.stop.wait()
-        await self.drain(engine)
-        loop.remove_reader(engine.fileno())
-        engine.close()
-        return 0 if await stop_app(app) else 1
+        engine = self.make_engine(program)
+        try:
+            await self.start(program, engine)
+            await self.stop.wait()
+            await self.drain(engine)
+        finally:
+            self.link.stop()  # on_message may use the engine
+            self.loop.remove_reader(engine.fileno())
+            engine.close()
+        return 0 if await stop_app(program.app) else 1
 
-    def make_engine(self, app: App, loop: asyncio.AbstractEventLoop) -> Engine:
-        """The engine with the App's routes, not listening yet."""
-        from .. import http
+    def make_engine(self, program: Program) -> Engine:
+        """The engine, with nothing of the program yet."""
+        from .. import http, streams
         from .._engine import Engine
         from . import scoreboard
 
-        engine = Engine(
-            loop,
+        return Engine(
+            self.loop,
             self.settings.limits,
             request_type=http.Request,
             respond=http.respond,
-            failed=app.failed,
+            failed=program.app.failed,
             pump=http.pump,
             settle=http.settle,
             log=lambda level, message: logs.log(level.lower(), message),
@@ -223,37 +236,59 @@ class Worker:
             # Alone, take what there is; among others one a turn, so that an idle worker wins over a busy one.
             accept_batch=16 if self.settings.workers == 1 else 1,
             scoreboard=scoreboard.attach(self.orders.scoreboard, self.orders.number),
+            socket_type=streams.Socket,
+            report=report,
         )
-        engine.set_routes(app.routes(), app.fallbacks())
-        return engine
 
-    def listen(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+    async def start(self, program: Program, engine: Engine) -> None:
+        """Run the on_start hooks, which may use sockets and mail, then serve."""
+        self.loop.add_reader(engine.fileno(), engine.poll)
+        self.link.listen()
+        # The hooks run in this task, not in one of their own: context variables they set are seen by handlers.
+        self.starting = asyncio.current_task()
+        await start_app(program.app)
+        self.starting = None
+        self.put_in_place(program, engine)
+        # What is loaded by now stays: the collector need not look at it again.
+        gc.enable()
+        gc.collect()
+        gc.freeze()
+        self.listen(program, engine)
+
+    def put_in_place(self, program: Program, engine: Engine) -> None:
+        """Hand the program's routes and hooks to those who call them, in the context that the on_start hooks left."""
+        engine.set_routes(program.app.routes(), program.app.fallbacks())
+        engine.set_hooks({name: hook for name, hook in program.hooks.items() if name in ENGINE_HOOKS}, program.raw)
+        handlers = sys.modules.get("eighties.handlers")
+        if handlers is not None and handlers.has_protocols():
+            engine.set_protocols(handlers.choose)
+        self.loop.add_reader(engine.fileno(), engine.poll)  # again: a reader keeps the context it was added in
+        self.link.start(engine.fileno(), program.hooks.get("on_message") or link.no_hook(), report)
+
+    def listen(self, program: Program, engine: Engine) -> None:
         """Begin to accept, and tell the parent."""
         from .._engine import POLLER, VERSION
 
-        loop.add_reader(engine.fileno(), engine.poll)
         for fd in self.orders.listeners:
-            engine.listen(fd)
+            listener = engine.listen(fd)
             os.close(fd)  # the engine has its own: a second one would keep the port open while draining
-        loop.add_reader(self.orders.control, self.hear_parent)
-        os.write(self.orders.control, f"ready {VERSION} {loop_name(loop)} {POLLER}\n".encode())
+            if on_init := program.hooks.get("on_init"):
+                try:
+                    on_init(engine.fileno(), listener)
+                except Exception as error:
+                    raise cannot_start("on_init", error) from None
+        self.link.ready(VERSION, loop_name(self.loop), POLLER)
 
-    def hear_parent(self) -> None:
-        """The control socket is readable: the parent has nothing to say yet but that it is gone."""
-        try:
-            if os.read(self.orders.control, 4096):
-                return
-        except OSError:
-            pass
-        asyncio.get_running_loop().remove_reader(self.orders.control)
+    def lose_parent(self) -> None:
+        """The parent has closed its end of the control socket: it is gone."""
         if not self.stop.is_set():
             logs.log("error", "the parent process is gone: answering what is under way, then ending")
         # Nobody is left to end a handler that blocks: the kernel does, unless all is done before.
         signal.setitimer(signal.ITIMER_REAL, self.settings.grace + HOOK_TIME)
-        self.stop.set()
+        self.begin_to_stop()
 
     def begin_to_stop(self) -> None:
-        """SIGTERM: serve no longer; a start that is under way is given up."""
+        """Serve no longer; a start that is under way is given up."""
         self.stop.set()
         if self.starting is not None:
             self.starting.cancel()
@@ -293,7 +328,11 @@ def main() -> None:
     logs.set_worker(orders.number)
     logs.capture_logging()
     raise_descriptor_limit()
-    sys.exit(Worker(orders).run())
+    try:
+        loop = new_loop(orders.settings.loop)
+    except LoadError as error:
+        sys.exit(say_why(error))
+    sys.exit(Worker(orders, loop).run())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,185 @@
+"""Mail: the parent's ends of the control sockets, and the way of messages from worker to worker.
+
+`supervisor` owns one `Exchange`, tells it of processes that begin and end and of what its `poll` says; it gets back the
+words that are not mail. A worker that does not read holds up nobody: what waits for it is bounded, what comes after
+that is dropped and counted. Whatever a worker writes, it is a user's program: nothing of it is trusted.
+"""
+
+from __future__ import annotations
+
+import select
+
+from ..post import MAIL_QUEUE_BYTES
+from . import logs
+from .frames import EVERYONE, MAIL, READ_BYTES, FrameError, Reader, Writer, peer_of, readdress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Iterator
+
+
+class Line:
+    """The parent's end for one worker's place; processes come and go. Mail for the first one waits until it starts."""
+
+    __slots__ = ("dropped", "number", "open", "poll", "reader", "socket", "watched", "writer")
+
+    def __init__(self, number: int, poll: select.poll) -> None:
+        self.number = number
+        self.poll = poll
+        self.reader = Reader()
+        self.writer = Writer(-1, MAIL_QUEUE_BYTES)
+        self.socket: _socket.socket | None = None
+        self.open = True
+        self.watched = 0
+        self.dropped = 0
+
+    def connect(self, socket: _socket.socket) -> None:
+        """A process begins."""
+        self._report("it was not running")
+        socket.setblocking(False)
+        self.socket = socket
+        self.reader = Reader()
+        self.writer.fd = socket.fileno()
+        self.open = True
+        self._watch(select.POLLIN)
+        self.flush()
+
+    def close(self) -> None:
+        """The process ended, or closed its end: mail for it is dropped from now on."""
+        self._stop_sending()
+        self._watch(0)
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None
+
+    def ignore(self) -> None:
+        """Hear no more of the process, which is about to end, without closing the socket before it does."""
+        self._stop_sending()
+        self._watch(0)
+
+    def receive(self) -> bytes | None:
+        """What can be read now, b"" for nothing; None at the end."""
+        if self.socket is None or not self.watched:
+            return None
+        try:
+            return self.socket.recv(READ_BYTES) or None
+        except BlockingIOError:
+            return b""
+        except OSError:
+            return None
+
+    def put(self, frame: bytes) -> None:
+        """Queue a message, or count it as dropped."""
+        if not self.open or not self.writer.put(frame):
+            self.dropped += 1
+
+    def flush(self) -> None:
+        """Write what the worker takes, and have `poll` say when it takes more."""
+        if self.socket is None or not self.open:
+            return
+        try:
+            done = self.writer.flush()
+        except OSError:  # it has ended; its last words are still to be read
+            self._stop_sending()
+            done = True
+        self._watch(select.POLLIN if done else select.POLLIN | select.POLLOUT)
+        if done and self.open:
+            self._report("it did not read them in time")
+
+    def _stop_sending(self) -> None:
+        if self.open:
+            self._report("it did not read them in time")
+        self.open = False
+        self.writer.clear()
+
+    def _watch(self, events: int) -> None:
+        """What `poll` looks for; POLLOUT only while something waits, for else it would always be there."""
+        if events == self.watched or self.socket is None:
+            return
+        if events:
+            self.poll.register(self.socket.fileno(), events)  # modifies what is registered
+        else:
+            self.poll.unregister(self.socket.fileno())
+        self.watched = events
+
+    def _report(self, why: str) -> None:
+        """Say how many messages were dropped, once it is over: a line for each would be a second flood."""
+        if self.dropped:
+            message = f"mail for worker {self.number} was dropped: {why}"
+            logs.log("warning", message, messages=self.dropped)
+            self.dropped = 0
+
+
+class Exchange:
+    """All lines, by the worker's number."""
+
+    __slots__ = ("lines",)
+
+    def __init__(self, workers: int, poll: select.poll) -> None:
+        self.lines = [Line(number, poll) for number in range(workers)]
+
+    def number_of(self, fd: int) -> int | None:
+        """The worker whose line a descriptor is."""
+        return next((line.number for line in self.lines if line.socket and line.socket.fileno() == fd), None)
+
+    def connect(self, number: int, socket: _socket.socket) -> None:
+        """A process begins; the socket is ours from now on."""
+        self.lines[number].connect(socket)
+
+    def close(self, number: int) -> None:
+        """A process has ended."""
+        self.lines[number].close()
+
+    def ignore(self, number: int) -> None:
+        """A process that writes nonsense: mail between it and others is over."""
+        self.lines[number].ignore()
+
+    def turn(self, number: int, events: int) -> Iterator[bytes]:
+        """Do what `poll` says can be done on a worker's line, and give the words in it that are not mail.
+
+        Raises:
+            FrameError: the worker wrote what no worker writes.
+        """
+        line = self.lines[number]
+        if events & select.POLLOUT:
+            line.flush()
+        if events & ~select.POLLOUT:
+            data = line.receive()
+            if data is None:
+                line.close()
+            else:
+                yield from self._sort(line, data)
+
+    def last_words(self, number: int) -> Iterator[bytes]:
+        """What a process that has ended left in its line. Raises FrameError."""
+        line = self.lines[number]
+        while data := line.receive():
+            yield from self._sort(line, data)
+
+    def _sort(self, line: Line, data: bytes) -> Iterator[bytes]:
+        """Mail goes its way, other words are given."""
+        try:
+            for frame in line.reader.feed(data):
+                if frame[:1] == MAIL:
+                    self._route(line.number, frame)
+                else:
+                    yield frame
+        finally:
+            # Once for all the frames of a turn, and not where `poll` will say when.
+            for each in self.lines:
+                if each.writer.waiting and not each.watched & select.POLLOUT:
+                    each.flush()
+
+    def _route(self, sender: int, frame: bytes) -> None:
+        """To one worker, or to all but the sender, who has kept its own copy."""
+        receiver = peer_of(frame)
+        frame = readdress(frame, sender)
+        if receiver == EVERYONE:
+            for line in self.lines:
+                if line.number != sender:
+                    line.put(frame)
+        elif receiver < len(self.lines):
+            self.lines[receiver].put(frame)
+        else:
+            raise FrameError(f"mail for worker {receiver}")
