@@ -134,15 +134,13 @@ def _drop_unwanted(promise: asyncio.Future[Any], made: list[Socket]) -> None:
 
 
 def _attach(sock: _engine.Socket, fd: int) -> None:
-    """Hand a descriptor over, unless the program has closed the connection by now."""
-    if sock.closed:
-        os.close(fd)
-        return
+    """Hand a descriptor over, unless the connection is over by now; one that is closed may have something to send."""
     try:
         sock.attach(fd)
     except OSError as error:
         os.close(fd)
-        _give_up(sock, error)
+        if not sock.closed:
+            _give_up(sock, error)
 
 
 def _give_up(sock: _engine.Socket, error: OSError) -> None:

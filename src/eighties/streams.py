@@ -25,7 +25,8 @@ __all__ = ["READ_LIMIT", "STREAM_LIMIT", "Overflow", "Socket", "buffered_cor", "
 STREAM_LIMIT = 16 << 20
 """Bytes that `read_stream` collects unless told otherwise: far more than a page, far less than a worker's memory."""
 WRITE_HOLD = 64 << 10
-"""Bytes that may wait in a socket before `drain` does."""
+"""Bytes that may wait in a socket before `drain` does: the engine's RAW_HOLD_BYTES, beyond which it tells when they are
+sent."""
 MANY_ENDS = 16
 """How often a generator is told of the end of input. One that asks on and on would hold the loop for ever."""
 
@@ -38,6 +39,8 @@ _logger = logging.getLogger("eighties")
 
 class Socket(_engine.Socket):
     """A connection, or one end of a pipe. Programs may put attributes of their own on it.
+
+    A program sets callbacks (`on_data`…, see `_engine.Socket`), or has it read: then `on_data` and `on_eof` are taken.
 
     Attributes:
         name: for the program; the server does not use it.
@@ -108,9 +111,6 @@ class Socket(_engine.Socket):
             ConnectionError: the connection is closed.
         """
         while self.buffered > WRITE_HOLD and not self.closed:
-            await asyncio.sleep(0)  # within a callback nothing is sent yet; and if all is then, on_write does not come
-            if self.buffered <= WRITE_HOLD or self.closed:
-                break
             future = asyncio.get_running_loop().create_future()
             if self._waiters is None:
                 self._waiters = []
