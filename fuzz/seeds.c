@@ -1,4 +1,4 @@
-/* seeds.c - first inputs for the fuzzers from the case files: seeds http1|connection FOLDER CASES... */
+/* seeds.c - first inputs for the fuzzers from the case files: seeds http1|connection|raw FOLDER CASES... */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +38,20 @@ static void connection_seed(text *seed, const test_case *c) {
   }
 }
 
+/* fuzz_raw.c: settings (HTTP, raw or sniffing), then the first peer's writes, each with a poll behind it. */
+static void raw_seed(text *seed, const test_case *c, int number) {
+  static const char settings[] = {0, 1, 4};
+  text_put(seed, &settings[number % 3], 1);
+  text_put(seed, "\0", 1);
+  for (size_t at = 0; at < c->bytes.len; at += PIECE) {
+    size_t n = c->bytes.len - at < PIECE ? c->bytes.len - at : PIECE;
+    char write[2] = {0x30, (char)n}, poll = 3;
+    text_put(seed, write, sizeof write);
+    text_put(seed, c->bytes.at + at, n);
+    text_put(seed, &poll, 1);
+  }
+}
+
 int main(int argc, char **argv) {
   int number = 0;
   if (argc < 4) return 2;
@@ -46,6 +60,7 @@ int main(int argc, char **argv) {
     for (const test_case *c = first; c; c = c->next) {
       text seed = {0};
       if (strcmp(argv[1], "http1") == 0) http1_seed(&seed, c);
+      else if (strcmp(argv[1], "raw") == 0) raw_seed(&seed, c, number);
       else connection_seed(&seed, c);
       write_seed(argv[2], ++number, &seed);
       text_clear(&seed);

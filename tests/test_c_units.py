@@ -33,7 +33,17 @@ class Program:
 
 
 POLLER = "poller_epoll.c" if LINUX else "poller_kqueue.c"
-SERVER = ("answer.c", "buffer.c", "connection.c", "handle.c", "http1.c", "input.c", "output.c", "query.c", "raw.c")
+SERVER: tuple[str, ...] = (
+    "answer.c",
+    "buffer.c",
+    "connection.c",
+    "handle.c",
+    "http1.c",
+    "input.c",
+    "output.c",
+    "query.c",
+    "raw.c",
+)
 SERVER += ("router.c", "server.c", "timer.c", "transport.c", POLLER)
 """The whole lower half."""
 

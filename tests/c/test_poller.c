@@ -241,6 +241,29 @@ static double seconds(void) {
   return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
+/* Each end of a pipe is asked only what it can do; the bytes that its writer left are told with its end. */
+static void test_pipes(void) {
+  begin();
+  int fds[2];
+  CHECK(pipe2(fds, O_NONBLOCK | O_CLOEXEC) == 0);
+  CHECK(poller_add_pipe(p, fds[0], &one, false) && nothing());
+  CHECK(poller_add_pipe(p, fds[1], &two, true));
+  poller_event e = told(&two, NULL);
+  CHECK(e.writable && !e.readable && !e.broken);
+  say(fds[1], "a");
+  CHECK(told(&one, NULL).readable && nothing());
+  poller_del(p, fds[1]);
+  close(fds[1]);
+  CHECK(told(&one, NULL).readable && nothing());
+  close(fds[0]);
+  CHECK(pipe2(fds, O_NONBLOCK | O_CLOEXEC) == 0);
+  CHECK(poller_add_pipe(p, fds[1], &two, true) && told(&two, NULL).writable);
+  close(fds[0]);
+  CHECK(told(&two, NULL).broken);
+  close(fds[1]);
+  end();
+}
+
 static void test_tick(void) {
   begin_watching();
   double start = seconds();
@@ -278,6 +301,7 @@ int main(void) {
   test_several();
   test_room();
   test_listener();
+  test_pipes();
   test_tick();
   test_refused();
   return summary(poller_name);

@@ -127,6 +127,15 @@ void queue_sent(queue *q, pool *p, size_t n) {
   }
 }
 
+void queue_pop(queue *q, pool *p) {
+  chunk *k = q->first;
+  q->bytes -= k->end - k->start;
+  q->n--;
+  q->first = k->next;
+  if (!q->first) q->last = NULL;
+  chunk_free(p, k);
+}
+
 void queue_clear(queue *q, pool *p) {
   while (q->first) {
     chunk *k = q->first;

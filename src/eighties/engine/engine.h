@@ -112,6 +112,7 @@ bool queue_ref(queue *q, pool *p, const char *at, size_t len, void *owner);
 bool queue_file(queue *q, pool *p, int fd, size_t offset, size_t len, void *owner);
 int queue_iov(const queue *q, struct iovec *iov, int max); /* stops before a file */
 void queue_sent(queue *q, pool *p, size_t n);
+void queue_pop(queue *q, pool *p); /* the first chunk is sent, though it may be empty */
 void queue_clear(queue *q, pool *p);
 void pool_clear(pool *p);
 
@@ -425,6 +426,7 @@ struct server {
   bool sniffing;       /* up->sniff looks at their first bytes */
   bool shut;           /* server_close was called: nothing is opened any more */
   bool woken;          /* up->wake was called, and server_poll not yet */
+  bool alone;          /* server_run is at work: no raw connection is told anything */
   uint32_t now;        /* monotonic second, read once a turn */
   uint64_t budget_end; /* monotonic ns */
   unsigned work;       /* units since the last look at the clock */

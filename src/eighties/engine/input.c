@@ -331,8 +331,9 @@ static void receive(conn *c) {
     return;
   }
   if (n < 0) {
-    if (errno == EAGAIN || errno == EWOULDBLOCK) c->readable = false;
-    else if (errno != EINTR) conn_close(c);
+    bool empty = errno == EAGAIN || errno == EWOULDBLOCK;
+    if (empty) c->readable = false;
+    if (empty ? c->broken && c->in == IN_RAW && c->kind == RAW_STREAM : errno != EINTR) conn_close(c);
     return;
   }
   /* A short read has emptied the socket; what comes later is told by a new event. Not so with an end of stream. */

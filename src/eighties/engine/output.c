@@ -46,7 +46,8 @@ void conn_flush(conn *c) {
       c->sent += (uint64_t)n;
       c->progress = s->now;
       c->moved += (uint64_t)n;
-      queue_sent(&c->output, &s->pool, (size_t)n);
+      if (c->kind == RAW_DATAGRAM) queue_pop(&c->output, &s->pool);
+      else queue_sent(&c->output, &s->pool, (size_t)n);
       if (s->polling && c->output.first && server_over_budget(s)) { /* a peer that reads as fast as we write */
         conn_enqueue(c);
         break;

@@ -72,7 +72,7 @@ bool raw_take(conn *c, void *socket, bool ended) {
   if (!make_raw(c, socket)) return false;
   if (c->in == IN_HEAD || (c->in == IN_DONE && !ended)) conn_set_in(c, IN_RAW);
   if (expects && !conn_write_continue(c)) conn_close(c);
-  if (!running) run_soon(c);
+  if (!running || c->server->alone) run_soon(c);
   return true;
 }
 
@@ -84,7 +84,8 @@ void raw_greet(conn *c) {
 /* ---- output ---- */
 
 bool raw_writes(const conn *c) {
-  return c->out == OUT_RAW && c->in != IN_CLOSED && c->in != IN_LINGER && c->kind != RAW_READER && !c->broken;
+  bool open = c->out == OUT_RAW && c->in != IN_CLOSED && c->in != IN_LINGER;
+  return open && c->kind != RAW_READER && (!c->broken || c->kind == RAW_DATAGRAM);
 }
 
 /* Send at once, or soon where this connection or another one is being run: then several writes are one send. Whoever may
@@ -107,7 +108,7 @@ static void send_soon(conn *c) {
 bool raw_send_failed(conn *c) {
   if (c->in != IN_RAW || c->eof || c->kind != RAW_STREAM) return false;
   queue_clear(&c->output, &c->server->pool);
-  c->writable = c->wants_send = false;
+  c->writable = false;
   c->broken = c->readable = true;
   run_soon(c);
   return true;
@@ -165,7 +166,7 @@ void raw_eof(conn *c) {
 static void look_for_end(conn *c) {
   char byte;
   ssize_t n = recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-  if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))) return;
+  if (n > 0 || (n < 0 && !c->broken && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))) return;
   c->eof = true;
   if (n < 0 || c->broken || c->in == IN_BODY) conn_close(c); /* a body that is cut short is no end of input */
   else raw_eof(c);
@@ -196,6 +197,7 @@ static bool may_have_ended(const conn *c) {
 void raw_finish(conn *c) {
   if (may_have_ended(c)) look_for_end(c);
   if (!c->wants_send || c->output.first || c->in == IN_LINGER || c->in == IN_CLOSED) return;
+  if (c->broken && !c->paused && c->kind == RAW_STREAM) return; /* its end comes instead */
   c->wants_send = false;
   c->server->up->drained(c);
 }

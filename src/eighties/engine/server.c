@@ -236,11 +236,12 @@ void server_wake(server *s) {
 }
 
 void server_run(server *s, conn *c) {
-  s->polling = true;
+  s->polling = s->alone = true;
   server_touch_clock(s);
   conn_ref(c);
   if (c->in != IN_CLOSED) conn_run(c);
   conn_unref(c);
+  s->alone = false;
   leave(s);
 }
 
