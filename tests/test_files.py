@@ -49,6 +49,22 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
+def test_watching_writes_no_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A log in a watched folder would feed itself."""
+
+    async def test() -> None:
+        caplog.set_level(logging.INFO)
+        seen = Seen()
+        watching = watch([tmp_path], seen)
+        (tmp_path / "one.txt").write_text("1")
+        await seen.until(lambda event: event.create)
+        watching.close()
+        await watching
+        assert caplog.records == []
+
+    run(test)
+
+
 def test_watch_tells_what_happens_to_files(tmp_path: Path) -> None:
     async def test() -> None:
         seen = Seen()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from eighties import MultiDict
-from eighties._engine import Socket
 from eighties.heads import get_ip, http_answer
 
 
@@ -147,7 +146,7 @@ TRUSTED = ["10.0.0.0/8", "::1"]
 
 
 def ip(peername: Any, headers: Any = None, trusted: Any = TRUSTED) -> tuple[str, int]:
-    return get_ip(cast(Socket, From(peername)), headers, trusted)
+    return get_ip(From(peername), headers, trusted)
 
 
 def test_without_headers_it_is_the_peer() -> None:
@@ -183,6 +182,7 @@ def test_headers_of_strangers_do_not_count(peername: Any) -> None:
         ("_hidden", PROXY),
         ("1.2.3", PROXY),
         ("[::1", PROXY),
+        ("fe80::1%<script>", PROXY),
         ("1.2.3.4:", PROXY),
         ("\x00\udcff", PROXY),
         ("9" * 10_000, PROXY),

@@ -346,6 +346,40 @@ def test_stop_hooks_run_and_their_errors_are_told(tmp_path: Path) -> None:
     assert "in last" in line["traceback"]
 
 
+def test_handlers_that_are_cut_off_end_before_the_stop_hooks(serve: Serve, tmp_path: Path) -> None:
+    """So what the hooks close is there for their `finally`."""
+    server = serve(
+        """
+        import asyncio
+        from eighties import App, aio
+        app = App()
+        def note(line):
+            with open("diary", "a") as diary:
+                print(line, file=diary)
+        @app.on_stop
+        def last():
+            note("on_stop")
+        @aio.stream_http_get("/stream")
+        async def stream(fd, query, headers, body):
+            fd.http_response(200, "text/plain", None)
+            fd.write("begun")
+            try:
+                await fd.read(1)
+            finally:
+                await asyncio.sleep(0)
+                note("handler")
+        """,
+        "--grace",
+        "0",
+    )
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        while b"begun" not in client.recv(4096):
+            continue
+        assert server.stop() == 0
+    assert diary(tmp_path) == ["handler", "on_stop"]
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_workers_end_when_the_parent_is_killed(loop: str, workers: int, tmp_path: Path) -> None:
     if loop == "uvloop":

@@ -73,6 +73,9 @@ class Watch:
     async def _run(self, targets: list[str], recursive: bool) -> None:
         from watchfiles import awatch
 
+        chatter = logging.getLogger("watchfiles.main")
+        if chatter.level == logging.NOTSET:  # a line for each change, and a log in a watched folder would feed itself
+            chatter.setLevel(logging.WARNING)
         try:
             async for changes in awatch(*targets, recursive=recursive, watch_filter=None, stop_event=self._stop):
                 if self._stop.is_set():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from . import _engine
 from .errors import header_pairs, reason
@@ -93,8 +93,16 @@ def _now() -> str:
 # ---- where a client is ----
 
 
+class HasPeer(Protocol):
+    """A socket, or the `fd` of an http handler."""
+
+    @property
+    def peername(self) -> tuple[str, int] | str | None:
+        """Address and port, `unix`, or None."""
+
+
 def get_ip(
-    sock: _engine.Socket, headers: Mapping[str, Any] | _engine.MultiDict | None = None, trusted: Iterable[object] = ()
+    sock: HasPeer, headers: Mapping[str, Any] | _engine.MultiDict | None = None, trusted: Iterable[object] = ()
 ) -> tuple[str, int]:
     """Where a client is: address and port, `("unix", 0)` for a unix socket, `("", 0)` if it is not known.
 
@@ -153,6 +161,8 @@ def _place(text: str) -> Place | None:
     """An address as it stands in X-Forwarded-For, some proxies add the port: `192.0.2.1`, `2001:db8::1`, `[::1]:80`."""
     from ipaddress import ip_address
 
+    if "%" in text:  # a zone, which means something on one machine only, and may be any text
+        return None
     match = _PORT.fullmatch(text)
     port = match[3] if match else None
     try:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 ENGINE_HOOKS = ("on_data", "on_close", "on_write", "on_accept")
 # While draining only: how often the engine is asked whether it is done, in seconds.
 DRAIN_LOOK = 0.02
+# Of the loop, between the engine's end and the on_stop hooks: a handler's `finally` takes two or three.
+LAST_TURNS = 10
 
 
 class Orders(NamedTuple):
@@ -214,6 +216,8 @@ class Worker:
             self.link.stop()  # on_message may use the engine
             self.loop.remove_reader(engine.fileno())
             engine.close()
+        for _ in range(LAST_TURNS):  # what was cut off ends, before the hooks close what it uses
+            await asyncio.sleep(0)
         return 0 if await stop_app(program.app) else 1
 
     def make_engine(self, program: Program) -> Engine:
