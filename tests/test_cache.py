@@ -11,7 +11,7 @@ import pytest
 
 from eighties import cache
 from eighties.cache import cached, forget, set_max_cache_size
-from eighties.promise import Promise, gather, prepare_promise
+from eighties.promise import BrokenPromise, Promise, Resolver, gather, prepare_promise
 
 Main = Callable[[], Coroutine[Any, Any, None]]
 
@@ -237,12 +237,16 @@ def fail() -> None:
     raise ValueError("at once")
 
 
+async def fail_in_coroutine() -> None:
+    fail()
+
+
 async def fail_later() -> None:
     await asyncio.sleep(0)
     raise ValueError("later")
 
 
-@pytest.mark.parametrize("function", [fail, fail_later])
+@pytest.mark.parametrize("function", [fail, fail_in_coroutine, fail_later])
 def test_an_error_is_not_kept(quiet: Loop, function: Callable[[], object]) -> None:
     async def main() -> None:
         asked = [cached("test", "key", function) for _ in range(3)]
@@ -376,3 +380,34 @@ def test_kept_from_one_loop_to_the_next(quiet: Loop) -> None:
     kept: list[Promise] = []
     quiet.run(first)
     quiet.run(second)
+
+
+@pytest.mark.parametrize("condition", [False, True])
+@pytest.mark.parametrize("function", [fail, fail_in_coroutine, fail_later])
+def test_an_error_is_told_without_collecting(loop: Loop, function: Callable[[], object], condition: bool) -> None:
+    """The error holds the frames that ran, and with them the fd of who asked; neither waits for the collector."""
+
+    def program(fd: Resolver) -> None:
+        def work() -> object:
+            assert fd
+            return function()
+
+        promise = cached("test", "key", work, condition)
+        promise(fd)
+
+    async def main() -> None:
+        tell = asyncio.get_running_loop().set_exception_handler
+        tell(lambda _, context: told.append(str(context["exception"])))
+        fd, answer = prepare_promise()
+        gc.disable()
+        try:
+            program(fd)
+            del fd
+            await turns()
+            assert isinstance(answer.exception(), BrokenPromise)
+            assert told == ["later" if function is fail_later else "at once"]
+        finally:
+            gc.enable()
+
+    told: list[str] = []
+    loop.run(main)

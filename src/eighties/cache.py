@@ -12,7 +12,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from .promise import Promise, copy, new_promise, promise_of
+from .promise import Promise, attempt, copy, new_promise, promise_of
 
 MAX_ENTRIES = 10_000
 """Entries of one cache unless `set_max_cache_size` says otherwise: a few MB of small values."""
@@ -110,7 +110,7 @@ def cached(
         ValueError: a number of seconds is negative.
     """
     if condition_or_expire is False:
-        return _compute(function)
+        return promise_of(attempt(function))
     seconds = _seconds(condition_or_expire, expire)
     cache = _caches.get(cache_name)
     if cache is None:
@@ -121,7 +121,7 @@ def cached(
     running = cache.running.get(key)
     if running is not None and running.source.get_loop() is asyncio._get_running_loop():
         return running.ask()
-    source = _compute(function)
+    source = promise_of(attempt(function))
     if source.done():
         return _computed_at_once(cache, key, source, seconds)
     cache.running[key] = running = _Computation(source)
@@ -140,16 +140,6 @@ def _seconds(condition_or_expire: bool | float | None, expire: float | None) -> 
             raise ValueError(f"cached: {seconds!r} seconds, it must be 0 or more")
         return seconds
     return float("inf")
-
-
-def _compute(function: Callable[[], object]) -> Promise:
-    """What the function gives as a promise, its error too, so that `await cached(…)` is where it is raised."""
-    try:
-        return promise_of(function())
-    except (Exception, asyncio.CancelledError) as error:
-        promise = new_promise()
-        promise.fail(error)
-        return promise
 
 
 def _kept(entry: _Entry) -> Promise:

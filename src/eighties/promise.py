@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable,
 from contextlib import suppress
 from functools import partial
 from types import CodeType, FrameType, GeneratorType
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
+from weakref import ref
 
 from . import _engine
 from ._engine import Resolver, prepare_promise
@@ -40,6 +41,7 @@ _V = TypeVar("_V")
 _P = ParamSpec("_P")
 
 _getframe = sys._getframe
+_FUTURE = asyncio.Future
 _HOUSE = __file__.rpartition("/")[0] + "/"
 _ASYNCIO = (asyncio.__file__ or "").rpartition("/")[0] + "/"
 
@@ -217,10 +219,49 @@ def _is_awaitable(value: object) -> bool:
     return hasattr(type(value), "__await__")
 
 
-def _start(coroutine: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any]:
+def _start(coroutine: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> asyncio.Future[Any]:
     if sys.version_info >= (3, 12) and asyncio._get_running_loop() is loop:
-        return asyncio.Task(coroutine, loop=loop, eager_start=True)
+        return _alone(_eager(coroutine, loop))
     return loop.create_task(coroutine)
+
+
+def attempt(function: Callable[..., _V], *args: Any) -> _V | Promise:
+    """Call a program's function: what it returns, or a promise that was rejected with what it raised."""
+    return _alone(_called(function, args))
+
+
+def _alone(call: Generator[_V, None, None]) -> _V:
+    """What a generator yields, that makes a call and keeps nothing of what it gives.
+
+    An error has a traceback, that has frames, and each frame has its caller's, with their variables. If one of them is
+    the promise that gets the error, a cycle holds them all: until the garbage collector comes nothing is logged, and no
+    `fd` let go. But a generator's frame parts from its caller's when it yields: what an error holds ends there.
+    """
+    value = next(call)
+    if isinstance(value, _FUTURE) and value.done() and not value.cancelled() and value._exception is not None:
+        value.get_loop().call_soon(call.close)  # not here: who ends it is its caller, and held
+    return value
+
+
+if sys.version_info >= (3, 12):
+
+    def _eager(coroutine: Coroutine[Any, Any, _V], loop: asyncio.AbstractEventLoop) -> Generator[asyncio.Task[_V]]:
+        yield asyncio.Task(coroutine, loop=loop, eager_start=True)
+
+
+def _called(function: Callable[..., _V], args: tuple[Any, ...]) -> Generator[_V | Promise]:
+    try:
+        values = [function(*args)]
+    except (Exception, asyncio.CancelledError) as error:
+        yield _rejected(error)
+    else:
+        yield values.pop()
+
+
+def _rejected(error: BaseException) -> Promise:
+    promise = new_promise()
+    promise.fail(error)
+    return promise
 
 
 def _follow(promise: Promise, source: asyncio.Future[Any]) -> None:
@@ -253,15 +294,22 @@ def _call_back(
     on_error: Callable[[BaseException], object] | None,
     promise: Promise,
 ) -> None:
-    if promise.cancelled():
-        result = on_error(asyncio.CancelledError()) if on_error else None
-    elif promise._exception is None:  # exception() would mark a failure as looked at
-        result = _apply(on_value, promise) if on_value else None
-    else:
-        error = promise.exception() if on_error else None
-        result = on_error(error) if on_error and error else None
-    if result is not None and isinstance(result, Coroutine):
-        promise_of(result)
+    """Call one of them, and tell what it raises: asyncio would keep that, and all that it holds, in a cycle."""
+    try:
+        if promise.cancelled():
+            result = on_error(asyncio.CancelledError()) if on_error else None
+        elif promise._exception is None:  # exception() would mark a failure as looked at
+            result = _apply(on_value, promise) if on_value else None
+        else:
+            result = on_error(cast(BaseException, promise.exception())) if on_error else None
+        if result is not None and isinstance(result, Coroutine):
+            promise_of(result)
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # noqa: BLE001 as the loop does
+        context = {"message": "Exception in callback of a promise", "exception": error, "future": promise}
+        promise.get_loop().call_exception_handler(context)
+        del context  # the traceback has this frame
 
 
 def _apply(function: Callable[..., _T], promise: asyncio.Future[Any]) -> _T:
@@ -270,12 +318,12 @@ def _apply(function: Callable[..., _T], promise: asyncio.Future[Any]) -> _T:
 
 
 class _Gathering:
-    """One call of gather: the values so far, and the promises they come from."""
+    """One call of gather: the values so far, and the promises they come from. Keeps neither once it has failed."""
 
-    __slots__ = ("left", "promise", "promises", "values")
+    __slots__ = ("first", "left", "place", "promise", "promises", "values")
 
     def __init__(self, promise: Promise, promises: list[Promise]) -> None:
-        self.promise = promise
+        self.promise: Promise | None = promise
         self.promises = promises
         self.values: list[Any] = [None] * len(promises)
         self.left = len(promises)
@@ -285,10 +333,12 @@ class _Gathering:
         return any(cancelled)
 
     def done(self, index: int, one: asyncio.Future[Any]) -> None:
-        promise = self.promise
         error = asyncio.CancelledError() if one.cancelled() else one.exception()
         if error is not None:
             self.fail(error, one)
+            return
+        promise = self.promise
+        if promise is None:
             return
         self.values[index] = one.result()
         self.left -= 1
@@ -297,11 +347,16 @@ class _Gathering:
             promise.settle_several(tuple(self.values))
 
     def fail(self, error: BaseException, one: asyncio.Future[Any]) -> None:
-        if not self.promise.done():
-            self.promise._source = None
-            self.promise.fail(error)
-        elif not isinstance(error, asyncio.CancelledError) and error is not self.promise._exception:
-            message = f"gather at {self.promise.place}: a further failure, after it was settled"
+        """The first failure rejects. Those that are still open may not hold the promise then, or nobody is told."""
+        if (promise := self.promise) is not None:
+            self.place, self.first = promise.place, ref(promise)
+            self.promise, self.promises, self.values = None, [], []
+            promise._source = None
+            if promise.fail(error):
+                return
+        first = self.first()
+        if not isinstance(error, asyncio.CancelledError) and (first is None or error is not first._exception):
+            message = f"gather at {self.place}: a further failure, after it was settled"
             one.get_loop().call_exception_handler({"message": message, "exception": error, "future": one})
 
 
@@ -349,12 +404,7 @@ def _next_step(promise: Promise, functions: Iterator[Callable[..., object]], ste
     if function is None or promise.done():
         copy(promise, step)
         return
-    try:
-        value = _apply(function, step)
-    except (Exception, asyncio.CancelledError) as error:
-        promise.fail(error)
-    else:
-        _await_step(promise, functions, value)
+    _await_step(promise, functions, attempt(_apply, function, step))
 
 
 def map(  # the ancestor's name; here the built-in of that name is not used
@@ -379,13 +429,8 @@ def async_(function: Callable[[], object], on_error: Callable[[BaseException], o
     Returns:
         A promise of what the function returns. A failure is logged if neither on_error nor anyone else looks at it.
     """
-    try:
-        result = function()
-    except (Exception, asyncio.CancelledError) as error:
-        promise = new_promise()
-        promise.fail(error)
-    else:
-        promise = promise_of(_drive(result) if isinstance(result, GeneratorType) else result)
+    result = attempt(function)
+    promise = promise_of(_drive(result) if isinstance(result, GeneratorType) else result)
     if on_error is not None:
         promise(None, on_error)
     return promise
@@ -393,6 +438,7 @@ def async_(function: Callable[[], object], on_error: Callable[[BaseException], o
 
 async def _drive(generator: Generator[Any, Any, _T]) -> _T:
     """Wait for what a generator yields, and hand it in, until it returns."""
+    wanted: Any = None
     try:
         wanted = next(generator)
         while True:
@@ -405,6 +451,8 @@ async def _drive(generator: Generator[Any, Any, _T]) -> _T:
     except StopIteration as end:
         result: _T = end.value
         return result
+    finally:
+        wanted = None  # a failure's traceback has this frame, and it may be this promise's
 
 
 @overload
@@ -413,7 +461,10 @@ def await_(value: Awaitable[_T]) -> Coroutine[Any, Any, _T]: ...
 def await_(value: _T) -> Coroutine[Any, Any, _T]: ...
 async def await_(value: Any) -> Any:
     """The value of a promise or of anything that can be awaited; other values are themselves: `await aio.await_(x)`."""
-    return await value if _is_awaitable(value) else value
+    try:
+        return await value if _is_awaitable(value) else value
+    finally:
+        del value  # a failure's traceback has this frame, and it is this promise's
 
 
 _engine.use_promise(Promise)

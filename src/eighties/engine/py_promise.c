@@ -9,8 +9,8 @@
 typedef struct {
   PyObject_HEAD
   vectorcallfunc call;
-  PyObject *promise;
-  bool settled; /* by this resolver: nothing to look after when it goes */
+  PyObject
+      *promise; /* NULL when this resolver has settled it: an error's frames may hold the resolver, and it nothing */
 } resolver_object;
 
 /* ---- Resolver ---- */
@@ -19,15 +19,18 @@ static PyObject *settle_several(resolver_object *self, module_state *m, PyObject
   PyObject *values = PyTuple_New(n);
   if (!values) return NULL;
   for (Py_ssize_t i = 0; i < n; i++) PyTuple_SET_ITEM(values, i, Py_NewRef(args[i]));
-  PyObject *result = PyObject_CallMethodOneArg(self->promise, m->settle_several, values);
+  PyObject *promise = Py_NewRef(self->promise), *result = PyObject_CallMethodOneArg(promise, m->settle_several, values);
   Py_DECREF(values);
+  Py_DECREF(promise);
+  if (result == Py_True) Py_CLEAR(self->promise);
   return result;
 }
 
 static PyObject *settle(resolver_object *self, module_state *m, PyObject *value) {
-  PyObject *none = PyObject_CallMethodOneArg(self->promise, m->set_result, value);
+  PyObject *promise = Py_NewRef(self->promise), *none = PyObject_CallMethodOneArg(promise, m->set_result, value);
+  Py_DECREF(promise);
   if (none) {
-    self->settled = true;
+    Py_CLEAR(self->promise);
     Py_DECREF(none);
     Py_RETURN_TRUE;
   }
@@ -41,20 +44,24 @@ static PyObject *resolver_call(PyObject *object, PyObject *const *args, size_t n
   Py_ssize_t n = PyVectorcall_NARGS(nargsf);
   module_state *m = state_of(Py_TYPE(object));
   if (names && PyTuple_GET_SIZE(names)) return PyErr_Format(PyExc_TypeError, "resolve takes no keyword arguments");
-  if (self->settled || !self->promise) Py_RETURN_FALSE;
+  if (!self->promise) Py_RETURN_FALSE;
   return n > 1 ? settle_several(self, m, args, n) : settle(self, m, n ? args[0] : Py_None);
 }
 
 static PyObject *resolver_reject(PyObject *object, PyObject *error) {
   resolver_object *self = (resolver_object *)object;
   if (!self->promise) Py_RETURN_FALSE;
-  return PyObject_CallMethodOneArg(self->promise, state_of(Py_TYPE(object))->fail, error);
+  PyObject *promise = Py_NewRef(self->promise);
+  PyObject *result = PyObject_CallMethodOneArg(promise, state_of(Py_TYPE(object))->fail, error);
+  Py_DECREF(promise);
+  if (result == Py_True) Py_CLEAR(self->promise);
+  return result;
 }
 
 /* Promise.abandon does nothing where the promise is settled or the interpreter ends. */
 static void resolver_finalize(PyObject *object) {
   resolver_object *self = (resolver_object *)object;
-  if (self->settled || !self->promise) return;
+  if (!self->promise) return;
   PyObject *type, *value, *trace;
   PyErr_Fetch(&type, &value, &trace);
   PyObject *none = PyObject_CallMethodNoArgs(self->promise, state_of(Py_TYPE(object))->abandon);
@@ -88,7 +95,6 @@ static PyObject *resolver_make(PyTypeObject *type, PyObject *promise) {
   if (!self) return NULL;
   self->call = resolver_call;
   self->promise = Py_NewRef(promise);
-  self->settled = false;
   PyObject_GC_Track(self);
   return (PyObject *)self;
 }
@@ -101,7 +107,8 @@ static PyObject *resolver_new(PyTypeObject *type, PyObject *args, PyObject *kwar
 }
 
 static PyObject *resolver_repr(PyObject *self) {
-  return PyUnicode_FromFormat("<Resolver of %R>", ((resolver_object *)self)->promise);
+  PyObject *promise = ((resolver_object *)self)->promise;
+  return promise ? PyUnicode_FromFormat("<Resolver of %R>", promise) : PyUnicode_FromString("<Resolver, settled>");
 }
 
 static PyMethodDef methods[] = {
