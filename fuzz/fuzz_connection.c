@@ -1,8 +1,8 @@
 /* fuzz_connection.c - a whole server with clients and handlers that do what the fuzzer says.
  *
  * The server is real: a listener, epoll, the ready list, deadlines. Around it stand doubles of what would make a run slow
- * or different from the last: the clock and the tick are ours, memory and accept fail and send is short when told so (the
- * engine is compiled with -Dmalloc=fuzz_malloc and so on; see the Makefile). The handlers (`upcalls`) answer at once, later,
+ * or different from the last (doubles.c): the clock and the tick are ours, memory and accept fail and send is short when
+ * told so. The handlers (`upcalls`) answer at once, later,
  * as a stream, refuse, close their own or another connection, stop the server; each keeps to what py_handler.c and py_stream.c do.
  *
  * Input: 2 bytes of settings; then steps from the front, and what the handlers do from the back, until the two meet.
@@ -22,6 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "doubles.h"
 #include "engine.h"
 
 #define MOST_BYTES 8192
@@ -36,70 +37,11 @@
 /* ---- the input ---- */
 
 static const uint8_t *front, *back;
+static bool drains; /* the server is told to stop at the end */
 
 static unsigned step(void) { return front < back ? *front++ : 0; }
 
 static unsigned choice(void) { return front < back ? *--back : 0; }
-
-/* ---- doubles ---- */
-
-static uint64_t now_ns;  /* since the machine started, as it were */
-static uint64_t step_ns; /* by each look at the clock */
-static int tick_fd = -1;
-static bool ticking;
-static int memory_left = -1; /* allocations until one fails; -1: none does */
-static int accept_error;
-static bool short_sends, small_buffers, drains;
-
-int fuzz_clock_gettime(clockid_t clock, struct timespec *t);
-int fuzz_timerfd_create(int clock, int flags);
-int fuzz_timerfd_settime(int fd, int flags, const void *new, void *old);
-void *fuzz_malloc(size_t n);
-void *fuzz_calloc(size_t n, size_t size);
-void *fuzz_realloc(void *at, size_t n);
-int fuzz_accept4(int fd, struct sockaddr *peer, socklen_t *len, int flags);
-ssize_t fuzz_send(int fd, const void *at, size_t len, int flags);
-
-int fuzz_clock_gettime(clockid_t clock, struct timespec *t) {
-  (void)clock;
-  now_ns += step_ns;
-  *t = (struct timespec){(time_t)(now_ns / 1000000000u), (long)(now_ns % 1000000000u)};
-  return 0;
-}
-
-int fuzz_timerfd_create(int clock, int flags) {
-  (void)clock, (void)flags;
-  return tick_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-}
-
-int fuzz_timerfd_settime(int fd, int flags, const void *new, void *old) {
-  uint64_t times;
-  (void)flags, (void)old;
-  ticking = ((const struct itimerspec *)new)->it_value.tv_sec;
-  if (!ticking && read(fd, &times, sizeof times) < 0) assert(errno == EAGAIN);
-  return 0;
-}
-
-static bool out_of_memory(void) { return memory_left >= 0 && memory_left-- == 0; }
-
-void *fuzz_malloc(size_t n) { return out_of_memory() ? NULL : malloc(n); }
-void *fuzz_calloc(size_t n, size_t size) { return out_of_memory() ? NULL : calloc(n, size); }
-void *fuzz_realloc(void *at, size_t n) { return out_of_memory() ? NULL : realloc(at, n); }
-
-int fuzz_accept4(int fd, struct sockaddr *peer, socklen_t *len, int flags) {
-  if (accept_error) {
-    errno = accept_error;
-    return -1;
-  }
-  int made = accept4(fd, peer, len, flags);
-  if (small_buffers) setsockopt(made, SOL_SOCKET, SO_SNDBUF, &(int){4096}, sizeof(int));
-  return made;
-}
-
-ssize_t fuzz_send(int fd, const void *at, size_t len, int flags) {
-  if (short_sends && len > 1) len = (len + 1) / 2;
-  return send(fd, at, len, flags);
-}
 
 /* ---- handlers ---- */
 
@@ -538,12 +480,6 @@ static void poll_until_quiet(void) {
   }
 }
 
-static void pass_seconds(unsigned n) {
-  uint64_t one = 1;
-  now_ns += n * 1000000000ull;
-  if (ticking && write(tick_fd, &one, sizeof one) < 0) assert(errno == EAGAIN);
-}
-
 static const char *const requests[] = {
     "GET /a HTTP/1.1\r\nHost: a\r\n\r\n",
     "HEAD /a HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -657,11 +593,9 @@ static bool begin(unsigned a, unsigned b) {
               .min_rate = a & 64 ? 100 : 0,
               .max_connections = a & 128 ? 1 : 10,
               .max_buffered = b & 1 ? 1024 : 65536};
+  doubles_begin();
   step_ns = b & 2 ? 300000 : b & 4 ? 3000000 : 0;
-  now_ns = 1000000000ull * 1000;
-  memory_left = -1;
-  accept_error = 0;
-  short_sends = wake_wanted = ticking = false;
+  wake_wanted = false;
   small_buffers = b & 32;
   drains = b & 64;
   n_closers = 0;

@@ -31,6 +31,13 @@ def loops() -> list[Any]:
     return found
 
 
+def make_engine(loop: asyncio.AbstractEventLoop, **more: Any) -> Engine:
+    """An engine without routes that `loop` does not poll yet; `more` is what the test says otherwise."""
+    arguments: dict[str, Any] = {"request_type": http.Request, "respond": http.respond, "failed": App().failed}
+    arguments |= {"pump": http.pump, "settle": http.settle} | more
+    return Engine(loop, DEFAULTS, **arguments)
+
+
 class House:
     """An engine on the running loop, the other ends of its sockets, and what went wrong on the way."""
 
@@ -40,15 +47,8 @@ class House:
         self.reports: list[BaseException] = []
         self.errors: list[dict[str, Any]] = []
         self.peers: list[socket.socket] = []
-        app = App()
-        self.engine = Engine(
+        self.engine = make_engine(
             self.loop,
-            DEFAULTS,
-            request_type=http.Request,
-            respond=http.respond,
-            failed=app.failed,
-            pump=http.pump,
-            settle=http.settle,
             log=lambda level, message: self.log.append((level, message)),
             socket_type=Socket,
             report=lambda where, error: self.reports.append(error),

@@ -4,57 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from promise_loops import Loop, turns
 
 from eighties import cache
 from eighties.cache import cached, forget, set_max_cache_size
 from eighties.promise import BrokenPromise, Promise, Resolver, gather, prepare_promise
 
-Main = Callable[[], Coroutine[Any, Any, None]]
 
-
-class Loop:
-    """Runs a test's coroutine in a loop of its own, and keeps what the loop was told of failures."""
-
-    def __init__(self, factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
-        self.factory = factory
-        self.told: list[dict[str, Any]] = []
-
-    def run(self, main: Main) -> None:
-        async def watched() -> None:
-            loop = asyncio.get_running_loop()
-            loop.set_exception_handler(lambda _, context: self.told.append(context))
-            await main()
-            await turns()
-            gc.collect()
-
-        with asyncio.Runner(loop_factory=self.factory) as runner:
-            runner.run(watched())
-
-
-async def turns() -> None:
-    for _ in range(10):
-        await asyncio.sleep(0)
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
-    if request.param == "uvloop":
-        yield Loop(pytest.importorskip("uvloop").new_event_loop)
-    else:
-        yield Loop(asyncio.SelectorEventLoop)
+@pytest.fixture(autouse=True)
+def clean() -> Iterator[None]:
+    """The caches are the module's: each test begins with an empty one."""
+    yield
     forget("test")
     set_max_cache_size(cache.MAX_ENTRIES)
-
-
-@pytest.fixture
-def quiet(loop: Loop) -> Iterator[Loop]:
-    """A loop that must be told of no failure."""
-    yield loop
-    assert loop.told == []
 
 
 class Clock:

@@ -16,12 +16,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import uvloop
+from sockets import make_engine
 
-from eighties import App, http
-from eighties._engine import Engine, Socket, find_socket, live
+from eighties._engine import Socket, find_socket, live
 from eighties._engine import close as net_close
 from eighties._engine import write as net_write
-from eighties.limits import DEFAULTS
 
 SOCKETS = 10_000
 AT_ONCE = 300
@@ -43,15 +42,8 @@ class Crowd:
         self.over: list[int] = []
         self.wrong: list[str] = []
         self.heard = 0
-        app = App()
-        self.engine = Engine(
+        self.engine = make_engine(
             loop,
-            DEFAULTS,
-            request_type=http.Request,
-            respond=http.respond,
-            failed=app.failed,
-            pump=http.pump,
-            settle=http.settle,
             log=lambda level, message: self.wrong.append(message),
             report=lambda where, error: self.wrong.append(f"{where}: {error!r}"),
             accept_batch=16,
