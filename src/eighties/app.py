@@ -100,21 +100,12 @@ class App:
             ValueError: names the pattern and what is wrong with it, or the place of the route it clashes with.
             TypeError: names the handler whose parameters are not those of the pattern.
         """
-        if isinstance(methods, str):
-            methods = (methods,)
-        wanted = [method.upper() for method in methods]
-        for method in wanted:
-            if method not in METHODS:
-                raise ValueError(f"pattern {pattern!r}: method {method!r} is none of {' '.join(METHODS)}")
-        shape, names = parse_pattern(pattern)
+        wanted = checked_methods(pattern, (methods,) if isinstance(methods, str) else methods)
+        names = parse_pattern(pattern)[1]
 
         def register(handler: H) -> H:
-            place = check_handler(handler, pattern, names, stream)
-            name = f"{handler_name(handler)} ({place.rpartition('/')[2]})"
-            for method in wanted:
-                entry = Entry(pattern, shape, method, handler, stream, name, place)
-                self._refuse_clash(self._find(shape, method), "", entry)
-                self._entries[shape, method] = entry
+            check_handler(handler, pattern, names, stream)
+            self._enter(pattern, wanted, handler, stream, handler)
             return handler
 
         return register
@@ -293,6 +284,16 @@ class App:
             raise first
 
     # ---- within ----
+
+    def _enter(self, pattern: str, methods: Iterable[str], handler: Handler, stream: bool, shown: Handler) -> None:
+        """Enter a route whose handler has been checked. `shown` is the program's function, which messages name:
+        `handlers.py` has the engine call one of its own around it."""
+        shape, place = parse_pattern(pattern)[0], handler_place(shown)
+        name = f"{handler_name(shown)} ({place.rpartition('/')[2]})"
+        for method in methods:
+            entry = Entry(pattern, shape, method, handler, stream, name, place)
+            self._refuse_clash(self._find(shape, method), "", entry)
+            self._entries[shape, method] = entry
 
     def _tree(self, prefix: str = "", above: tuple[App, ...] = ()) -> Iterator[tuple[str, tuple[App, ...]]]:
         """This app and all mounted ones: prefix, and the chain of apps down to it."""
@@ -473,6 +474,15 @@ def about() -> dict[str, str]:
         "loop": kind,
         "poller": _engine.POLLER,
     }
+
+
+def checked_methods(pattern: str, methods: Iterable[str]) -> list[str]:
+    """The methods in capitals. Raises ValueError for one that is not served, naming the pattern."""
+    wanted = [method.upper() for method in methods]
+    for method in wanted:
+        if method not in METHODS:
+            raise ValueError(f"pattern {pattern!r}: method {method!r} is none of {' '.join(METHODS)}")
+    return wanted
 
 
 def _checked_limits(limits: Any) -> dict[str, int]:

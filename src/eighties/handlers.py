@@ -15,7 +15,7 @@ from types import GeneratorType
 from typing import Any, NamedTuple, TypeVar, cast, overload
 
 from . import _engine
-from .app import App
+from .app import App, checked_methods
 from .errors import HTTPError, header_pairs
 from .http import Request, Response
 from .incoming import comes_of
@@ -197,15 +197,6 @@ def _client_left(sock: Socket, error: BaseException) -> bool:
 # ---- registering ----
 
 
-class _Route(functools.partial[object]):
-    """A route's handler that log lines call by the name and the place of the program's."""
-
-    @property
-    def func(self) -> Handler:
-        """The program's handler: where `patterns.handler_place` looks."""
-        return cast(Handler, self.args[0])
-
-
 def _register(serve: Callable[..., object], method: str, path: str, handler: H, stream: bool) -> H:
     names = parse_pattern(path)[1]
     try:
@@ -213,10 +204,8 @@ def _register(serve: Callable[..., object], method: str, path: str, handler: H, 
     except TypeError as error:
         expected = ", ".join(("fd", "query", "headers", "body", *names))
         raise TypeError(f"{handler_name(handler)}({expected}), pattern {path!r}: {error}") from None
-    method = method.upper()
-    route = _Route(serve, handler, method)
-    route.__dict__["__qualname__"] = handler_name(handler)
-    program.route(path, (method,), stream=stream)(route)
+    wanted = checked_methods(path, (method,))
+    program._enter(path, wanted, functools.partial(serve, handler, wanted[0]), stream, handler)
     return handler
 
 
