@@ -193,7 +193,7 @@ def test_repr_names_the_place(quiet: Loop) -> None:
         assert repr(promise).startswith("<Promise finished result=1")
         line = sys._getframe().f_lineno + 2
         for made in (
-            gather(1), chain(1), promise_of(1), async_(lambda: 1), promises.prepare_for_caller()[1],
+            gather(1), chain(1), promise_of(1), async_(lambda: 1), promises.new_promise(),
         ):  # fmt: skip
             assert made.place == f"{__file__}:{line} in {main.__qualname__}"
         assert repr(Promise()).startswith("<Promise pending")

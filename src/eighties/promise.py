@@ -31,7 +31,6 @@ __all__ = [
     "gather",
     "map",
     "new_promise",
-    "prepare_for_caller",
     "prepare_promise",
     "promise_of",
 ]
@@ -170,12 +169,6 @@ def _break(promise: Promise) -> None:
     )
     if not waited_for:  # dropped on both sides: that is no failure, and asyncio would log one
         promise._log_traceback = False
-
-
-def prepare_for_caller() -> tuple[Resolver, Promise]:
-    """`prepare_promise` for the house's own rooms: the place is the program's line that called the room."""
-    promise = new_promise()
-    return Resolver(promise), promise
 
 
 def new_promise() -> Promise:
