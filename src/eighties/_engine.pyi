@@ -119,17 +119,18 @@ class Request:
 class Socket:
     """A raw connection: bytes in and out. Exactly this type calls the program's hooks, a subclass its own callbacks.
 
-    Callbacks are plain functions and are called from `Engine.poll` only, never from within a method of the socket. An
-    exception in one is reported and closes the connection. After `on_close` none comes, and all are None.
+    Callbacks are plain functions and are called from `Engine.poll` only, never from within a method of the socket;
+    `Engine.close` tells of the end, too. An exception in one is reported and closes the connection. After `on_close`
+    none comes, and all are None. Of a subclass that `Request.take_over` or a protocol makes, `__init__` is not run.
     """
 
     def __new__(cls, engine: Engine, kind: Literal["stream", "datagram", "reader", "writer"] = "stream") -> Self:
-        """A connection that is still to be made: `attach` it. What is written before is sent then.
+        """A connection that is still to be made: `attach` it. What is written before is sent then, also after `close`.
 
         Raises RuntimeError when the engine is closed.
         """
     on_data: Callable[[int, int, bytes, int], object] | None
-    """`(elfd, childfd, data, length)`. Nothing is read while it is None."""
+    """`(elfd, childfd, data, length)`. Nothing is read while it is None, and the end of input is not told."""
     on_close: Callable[[int, int], object] | None
     on_write: Callable[[int, int], object] | None
     """Connected, or what had to wait has been sent."""
@@ -157,9 +158,12 @@ class Socket:
     @property
     def peername(self) -> tuple[str, int] | str | None: ...
     def attach(self, fd: int, /) -> None:
-        """Take over a connected descriptor. Raises OSError (and the descriptor stays the caller's)."""
+        """Take over a connected descriptor, and make it non-blocking. Raises OSError: it stays the caller's."""
     def write(self, data: bytes | bytearray | memoryview, /) -> bool:
-        """Send, or queue what the kernel does not take. False: the connection is closed or being closed."""
+        """Send, or queue what the kernel does not take. False: closed, being closed, or the peer is known to be gone.
+
+        Raises ValueError for a datagram of more than 65507 bytes.
+        """
     def close(self) -> bool:
         """Send what is queued, then close. False: that was done before."""
     def abort(self) -> None:
@@ -281,7 +285,7 @@ class Engine:
     def drain(self) -> None:
         """Accept what is queued, close the listeners and idle connections; answer the rest with `Connection: close`."""
     def close(self) -> None:
-        """Close everything at once; handlers' tasks are cancelled."""
+        """Close everything at once; tasks of handlers are cancelled, but for those that took their connection over."""
     @property
     def connections(self) -> int: ...
     @property
