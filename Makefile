@@ -77,6 +77,7 @@ $(VENV)/.stamp-build: $(VENV)/.stamp-venv $(SOURCES)
 	touch $@
 
 $(VENV)/.stamp-test: $(VENV)/.stamp-venv pyproject.toml
+	tools/need.sh test
 	$(PIP) install $$($(PYTHON) tools/requires.py test)
 	touch $@
 

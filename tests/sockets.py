@@ -66,6 +66,17 @@ class House:
         sock.attach(ours.detach())
         return sock, Peer(self.loop, theirs)
 
+    def tcp_pair(self) -> tuple[Socket, Peer]:
+        """As pair, of a kind that can be reset."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            ours = socket.create_connection(listener.getsockname())
+            theirs, _ = listener.accept()
+        theirs.setblocking(False)
+        self.peers.append(theirs)
+        sock = Socket(self.engine)
+        sock.attach(ours.detach())
+        return sock, Peer(self.loop, theirs)
+
     async def close(self) -> None:
         """The peers leave, and with them every connection has to go."""
         for peer in self.peers:
@@ -97,6 +108,11 @@ class Peer:
         self.sock.shutdown(socket.SHUT_WR)
 
     def leave(self) -> None:
+        self.sock.close()
+
+    def reset(self) -> None:
+        """Break the connection off (TCP only): no end of input is sent."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
         self.sock.close()
 
     async def receive(self, size: int) -> bytes:

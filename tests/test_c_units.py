@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from server import foreign_environment
 
 HERE = Path(__file__).parent / "c"
 ENGINE = HERE.parent.parent / "src" / "eighties" / "engine"
@@ -65,14 +66,9 @@ else:
     PROGRAMS["kqueue"] = Program(("test_poller.c",), ("poller_kqueue.c",))
 
 
-def child_environment() -> dict[str, str]:
-    """Ours without what `make sanitize` set for Python: these programs bring their sanitizers with them."""
-    return {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "ASAN_OPTIONS")}
-
-
 def run(command: list[str]) -> str:
     """What the command says; it must end well."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=child_environment())
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=foreign_environment())
     assert done.returncode == 0, f"{command[0]} ended with {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout
 
@@ -111,6 +107,6 @@ def test_a_wrong_case_is_noticed(compiled: Callable[[str], str], tmp_path: Path)
     path = tmp_path / "wrong.http"
     path.write_text("# wrong\n> GET / HTTP/1.1\\r\\n\n> Host: a\\r\\n\n> \\r\\n\n= head GET /other keep-alive\n= end\n")
     done = subprocess.run(
-        [compiled("http1"), str(path)], capture_output=True, text=True, timeout=PATIENCE, env=child_environment()
+        [compiled("http1"), str(path)], capture_output=True, text=True, timeout=PATIENCE, env=foreign_environment()
     )
     assert done.returncode == 1 and "--- expected\nhead GET /other" in done.stderr

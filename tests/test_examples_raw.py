@@ -17,7 +17,7 @@ from typing import Self
 
 import pytest
 from conftest import Serve
-from server import PATIENCE, Server
+from server import PATIENCE, Server, foreign_environment
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -201,7 +201,8 @@ def curl(server: Server, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     if shutil.which("curl") is None:
         pytest.skip("there is no curl")
     command = ["curl", "-sS", "-N", "-T", ".", *arguments, f"http://127.0.0.1:{server.port}/chat"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, bufsize=0, env=foreign_environment()) as process:
         try:
             yield process
         finally:

@@ -150,7 +150,8 @@ def test_a_worker_that_blocks_gets_what_its_queue_held(serve: Serve, seen: Seen,
     # Ten megabytes for the stuck one do not hold up its sender, nor anybody else's mail.
     wait_until(lambda: len(seen(0)) == 101, "the others' mail, and the flood")
     assert "flooded 1000" in seen(0)
-    assert int(Path(f"/proc/{server.pid}/statm").read_text().split()[1]) * 4096 < 40 * 2**20
+    if "EIGHTIES_SANITIZE" not in os.environ:  # which keeps what is freed for a while
+        assert int(Path(f"/proc/{server.pid}/statm").read_text().split()[1]) * 4096 < 40 * 2**20
     # What is sent from now on comes after all of the above: the parent has taken it.
     do(server, 0, 'here().mail(2, "done")')
     wait_until(lambda: "0 0 0 done" in seen(2), "the last word")

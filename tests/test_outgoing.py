@@ -113,7 +113,7 @@ async def test_a_refused_connection_is_closed_with_its_error(house: House) -> No
     await until(lambda: calls)
     assert calls == ["on_close"] and sock.closed
     assert isinstance(sock.error, ConnectionRefusedError) and f"127.0.0.1:{port}" in str(sock.error)
-    with pytest.raises(asyncio.IncompleteReadError):
+    with pytest.raises(ConnectionRefusedError, match=str(port)):
         await reading
 
 
@@ -253,6 +253,14 @@ async def test_ports_that_are_none(house: House, port: int) -> None:
             function("127.0.0.1", port)
     with pytest.raises(ValueError, match=str(port)):
         open_raw(house.engine.fileno(), "127.0.0.1", port)
+
+
+@pytest.mark.parametrize("port", ["80", 80.0, None, True])
+@in_house
+async def test_ports_of_another_type(house: House, port: Any) -> None:
+    for function in (connect, lambda host, port: connect2(host=host, port=port)):
+        with pytest.raises(TypeError, match=f"port {port!r} is no int"):
+            function("127.0.0.1", port)
 
 
 @in_house

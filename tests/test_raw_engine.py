@@ -285,3 +285,17 @@ def test_no_socket_of_a_closed_engine() -> None:
             _engine.Socket(house.engine)
 
     asyncio.run(run())
+
+
+@in_house
+async def test_writing_and_draining_ends_when_the_peer_has_left(house: House) -> None:
+    """Though there is still something of it to be read: this loop would hold the worker for ever."""
+    sock, peer = house.pair()
+    await peer.send(b"unread")
+    peer.leave()
+    with pytest.raises(ConnectionError):
+        while True:
+            sock.write(bytes(100_000))
+            await sock.drain()
+    assert not sock.writable
+    sock.abort()

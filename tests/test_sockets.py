@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -95,6 +96,149 @@ async def test_reading_before_there_is_a_connection(house: House) -> None:
     await peer.send(framed(b"x"))
     assert await promise == b"x"
     assert await peer.receive(11) == b"sent before"
+
+
+@in_house
+async def test_reading_after_a_cancelled_read_that_has_not_ended_yet(house: House) -> None:
+    sock, peer = house.pair()
+    first = asyncio.ensure_future(sock.read(4))
+    await turns()
+    first.cancel()
+    second = asyncio.ensure_future(sock.read(4))
+    await turns()
+    assert first.cancelled()
+    with pytest.raises(RuntimeError, match="has a reader already"):
+        await sock.read(4)
+    await peer.send(b"data")
+    assert await second == b"data"
+
+
+# ---- the program's own on_data, after something was read ----
+
+
+def noting(calls: list[Any]) -> Callable[[int, int, bytes, int], None]:
+    """An on_data that notes what it gets."""
+
+    def on_data(elfd: int, fd: int, data: bytes, length: int) -> None:
+        assert len(data) == length
+        calls.append(data)
+
+    return on_data
+
+
+@in_house
+async def test_on_data_gets_what_was_not_read(house: House) -> None:
+    sock, peer = house.pair()
+    calls: list[bytes] = []
+    await peer.send(b"one\ntwo\nth")
+    assert await sock.read(b"\n") == b"one"
+    function = noting(calls)
+    sock.on_data = function
+    assert calls == [] and sock.on_data is function  # not from within the assignment
+    await peer.send(b"ree\n")
+    await until(lambda: b"".join(calls) == b"two\nthree\n")
+    await peer.send(b"four")
+    await until(lambda: calls[-1] == b"four")
+    assert sock.on_data is function
+    peer.end()
+    assert await peer.receive_all() == b""  # without on_eof the end is the end
+
+
+@in_house
+async def test_on_data_has_a_held_back_sender_go_on(house: House) -> None:
+    data = bytes(range(256)) * 8000
+    sock, peer = house.pair()
+    calls: list[bytes] = []
+    sending = asyncio.ensure_future(peer.send(data))
+    assert await sock.read(1) == data[:1]
+    await until(lambda: sock.inbox.paused)
+    sock.on_data = noting(calls)
+    await sending
+    await until(lambda: sum(map(len, calls)) == len(data) - 1)
+    assert b"".join(calls) == data[1:]
+
+
+@in_house
+async def test_on_data_after_the_end_of_input(house: House) -> None:
+    for keep in (False, True):
+        sock, peer = house.pair()
+        calls: list[Any] = []
+        await peer.send(b"line\nrest")
+        peer.end()
+        assert await sock.read(b"\n") == b"line"
+        await until(lambda sock=sock: sock.inbox.ended)  # type: ignore[misc]
+        sock.on_data = noting(calls)
+        sock.on_eof = lambda elfd, fd, keep=keep, calls=calls: calls.append("end") or keep
+        await until(lambda calls=calls: len(calls) == 2)  # type: ignore[misc]
+        await turns()
+        assert calls == [b"rest", "end"] and sock.closed is not keep
+        sock.write("bye", close=True)
+        assert await peer.receive_all() == (b"bye" if keep else b"")
+        peer.leave()
+
+
+@in_house
+async def test_on_data_gets_what_came_before_the_connection_broke(house: House) -> None:
+    sock, peer = house.tcp_pair()
+    calls: list[Any] = []
+    await peer.send(b"line\nrest")
+    assert await sock.read(b"\n") == b"line"
+    house.loop.remove_reader(house.engine.fileno())
+    peer.reset()
+    sock.on_close = lambda elfd, fd: calls.append("closed")
+    sock.on_data = noting(calls)
+    house.engine.poll()
+    assert calls == [b"rest", "closed"]
+    house.loop.add_reader(house.engine.fileno(), house.engine.poll)
+
+
+@in_house
+async def test_on_data_that_is_replaced_or_taken_back_in_time(house: House) -> None:
+    sock, peer = house.pair()
+    first: list[bytes] = []
+    second: list[bytes] = []
+    await peer.send(b"line\nrest")
+    assert await sock.read(b"\n") == b"line"
+    sock.on_data = noting(first)
+    sock.on_data = None
+    await turns()
+    sock.on_data = noting(first)
+    sock.on_data = noting(second)
+    await until(lambda: second == [b"rest"])
+    await turns()
+    assert first == []
+    await peer.send(b"next")
+    await until(lambda: second[-1] == b"next")
+    sock.on_data = noting(first)
+    await peer.send(b"line\nrest")
+    await until(lambda: first == [b"line\nrest"])
+    reading = asyncio.ensure_future(sock.read(3))
+    await turns()
+    await peer.send(b"abcdef")
+    assert await reading == b"abc"
+    sock.on_data = noting(second)
+    assert await sock.read(3) == b"def"
+    await turns()
+    assert second[-1] == b"next" and first == [b"line\nrest"]
+
+
+@in_house
+async def test_on_data_that_fails_with_what_was_held(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(elfd: int, fd: int, data: bytes, length: int) -> None:
+        raise LookupError("of the program")
+
+    async def asynchronous(elfd: int, fd: int, data: bytes, length: int) -> None: ...
+
+    errors: list[Any] = []
+    monkeypatch.setattr(logging.getLogger("eighties"), "handle", lambda record: errors.append(record.exc_info[0]))
+    functions: list[Callable[[int, int, bytes, int], object]] = [failing, asynchronous]
+    for function in functions:
+        sock, peer = house.pair()
+        await peer.send(b"line\nrest")
+        assert await sock.read(b"\n") == b"line"
+        sock.on_data = function
+        assert await peer.receive_all() == b""
+    assert errors == [LookupError, TypeError]
 
 
 # ---- whole streams, datagrams, writing ----

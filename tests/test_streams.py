@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from sockets import House, Peer, Read, Reading, framed, in_house, message, turns, until
 
+from eighties.incoming import MANY_REFUSALS
 from eighties.promise import BrokenPromise
 from eighties.streams import (
-    MANY_ENDS,
     Socket,
     buffered_cor,
     cor,
@@ -414,7 +414,7 @@ async def test_a_generator_that_never_stops_asking_is_stopped(house: House) -> N
     peer.end()
     with pytest.raises(RuntimeError, match="told 16 times"):
         await promise
-    assert len(asked) == MANY_ENDS + 1
+    assert len(asked) == MANY_REFUSALS + 1
 
 
 @in_house

@@ -15,6 +15,10 @@ need_build() {
     "$here/find-python.sh" >/dev/null || want python3 python3-venv python3-dev
 }
 
+need_test() {
+    have curl || want curl
+}
+
 need_fuzz() {
     have clang || want clang
     runtime=$(clang -print-resource-dir 2>/dev/null)/lib/linux

@@ -150,6 +150,9 @@ class Socket:
     @property
     def connected(self) -> bool: ...
     @property
+    def writable(self) -> bool:
+        """Whether `write` takes anything: not closed, and the peer has not been found to be gone."""
+    @property
     def buffered(self) -> int:
         """Bytes written that the kernel has not taken yet."""
     @property

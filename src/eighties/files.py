@@ -48,6 +48,8 @@ class Watch:
     """What `watch` returns. `close()` ends it, `await` waits for its end."""
 
     def __init__(self, targets: list[str], on_change: OnChange, recursive: bool) -> None:
+        import watchfiles  # noqa: F401 here, for it takes a moment, in which changes would be missed
+
         loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._on_change = on_change
@@ -99,8 +101,9 @@ class Watch:
 def watch(targets: Path | Iterable[Path], on_change: OnChange, recursive: bool = True) -> Watch:
     """Call `on_change(events)` when files change (the ancestor's `aio:watch`).
 
-    Changes that follow each other within 50 ms come together, ordered by name. Nothing is left out: editors' temporary
-    files are reported too. An exception in `on_change` is logged, and watching goes on.
+    It begins at once, on Python 3.11 in the loop's next turn. Changes that follow each other within 50 ms come
+    together, ordered by name. Nothing is left out: editors' temporary files are reported too. An exception in
+    `on_change` is logged, and watching goes on.
 
     Arguments:
         targets: files and folders, or one of them. Adding a folder of very many files takes a moment, and blocks.

@@ -18,6 +18,7 @@ from . import _engine
 from .app import App
 from .errors import HTTPError, header_pairs
 from .http import Request, Response
+from .incoming import comes_of
 from .patterns import handler_name, parse_pattern
 from .promise import BrokenPromise, Promise, Resolver, async_, prepare_promise, promise_of
 from .streams import Overflow, Socket, buffered_cor
@@ -168,16 +169,16 @@ def _run(sock: Socket, function: Handler, /, *args: Any, **params: Any) -> None:
     name = handler_name(function)
     try:
         value = function(*args, **params)
-    except Exception as error:  # noqa: BLE001 whatever a program raises ends its connection only
+    except BaseException as error:  # noqa: BLE001 whatever a program raises ends its connection only
         _end(sock, name, error)
         return
-    if isinstance(value, GeneratorType):
-        steps = value
-        value = buffered_cor(sock, lambda: steps)
-    if not hasattr(value, "__await__"):
+    steps = value if isinstance(value, GeneratorType) else None
+    if steps is None and not hasattr(value, "__await__"):
         return  # callbacks are set, or the socket is kept: the program closes it
-    promise = promise_of(value)
-    promise.add_done_callback(lambda done: _end(sock, name, None if done.cancelled() else done.exception()))
+    sock.hold_open()  # a reader in it may end long before it has answered
+    (promise_of(value) if steps is None else buffered_cor(sock, lambda: steps)).add_done_callback(
+        lambda done: _end(sock, name, None if done.cancelled() else done.exception())
+    )
 
 
 def _end(sock: Socket, name: str, error: BaseException | None) -> None:
@@ -190,8 +191,7 @@ def _end(sock: Socket, name: str, error: BaseException | None) -> None:
 
 def _client_left(sock: Socket, error: BaseException) -> bool:
     """A client that leaves in the middle is no fault of the program; another connection that breaks is."""
-    left = sock.closed or (sock.inbox is not None and sock.inbox.ended)
-    return left and isinstance(error, (asyncio.IncompleteReadError, ConnectionError))
+    return comes_of(error, sock) or (sock.left and isinstance(error, (asyncio.IncompleteReadError, ConnectionError)))
 
 
 # ---- registering ----
@@ -275,7 +275,8 @@ def stream_http_any(method: str, path: str, handler: H | None = None) -> H | Cal
     fd.read(...)`), either of which closes the connection when it ends; or a plain function that sets callbacks, and
     closes the connection itself, or returns a promise whose end does.
 
-    What it raises is logged, and the connection closed; quiet when the client has left, a warning for `Overflow`.
+    The connection of one that is no plain function stays open until it has ended, whatever readers in it do. What it
+    raises is logged, and the connection closed; quiet when the client has left, a warning for `Overflow`.
 
     Arguments and exceptions as `http_any`.
     """
@@ -327,7 +328,13 @@ def add_protocol_handler(name: str, *, matches: bytes | Matches, handle: Handler
             it wait. What it raises is logged and counts as False.
         handle: gets the `streams.Socket`, and all that was sent, from the first byte on. A generator function, an
             `async def` or a plain function, as for `stream_http_any`.
+    Raises:
+        TypeError: `matches` is neither bytes nor a function, or `handle` is none.
     """
+    if not isinstance(matches, bytes) and not callable(matches):
+        raise TypeError(f"protocol {name}: matches is bytes or a function, not {matches!r}")
+    if not callable(handle):
+        raise TypeError(f"protocol {name}: handle is a function, not {handle!r}")
     judge = functools.partial(_begins_with, matches) if isinstance(matches, bytes) else matches
     _protocols[name] = Protocol(name, judge, handle)
 

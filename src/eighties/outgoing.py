@@ -13,11 +13,12 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from . import _engine
-from .promise import Promise, promise_of
+from .promise import Promise, copy, new_promise, promise_of
 from .streams import STREAM_LIMIT, Socket, read_stream
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ BUSY_DELAY = 0.01
 """Seconds between tries of a unix socket whose queue is full: the kernel has nothing to wait for there."""
 
 S = TypeVar("S", bound=_engine.Socket)
+T = TypeVar("T")
 _TEXT = (str, bytes, os.PathLike)
-_under_way: set[asyncio.Task[None]] = set()
+_under_way: set[asyncio.Task[Any]] = set()
 _children: set[Child] = set()
 _logger = logging.getLogger("eighties")
 
@@ -44,14 +46,15 @@ def connect(host: str, port: int, udp: bool = False) -> Socket:
     """A connection to another server (the ancestor's `aio:connect`).
 
     Set its callbacks, or have it read: `on_connect` comes when it is connected, `on_close` when it has ended or could
-    not be made, and then `error` says why. What is written before is sent then.
+    not be made, and then `error` says why, which readers raise. What is written before is sent then. Set `on_data`, or
+    read, to hear of the peer's end: otherwise nothing is read, and `on_close` does not come when the peer leaves.
 
     Arguments:
         host: a name or an address; `v6:NAME` for IPv6 only; `unix:/path`, where the port does not count. Several
             addresses of a name are tried by RFC 8305, within CONNECT_TIMEOUT. With `udp` the first is taken.
         port: 0 to 65535.
     Raises:
-        ValueError: the port is no port.
+        TypeError, ValueError: the port is no port.
         OSError, RuntimeError: there is no engine, or no loop, in this process.
     """
     _check_port(port)
@@ -68,15 +71,18 @@ def connect2(*, host: str, port: int, timeout: float = CONNECT_TIMEOUT, udp: boo
         timeout: in seconds, for finding the host and connecting.
     Returns:
         A promise of the Socket. It is rejected with OSError, of which TimeoutError is one. Cancelling it ends the
-        attempt.
+        attempt. A connection that nobody takes out of the promise, because who awaits it is cancelled just then, is
+        closed when the promise goes.
     Raises:
-        ValueError: the port is no port.
+        TypeError, ValueError: the port is no port.
         OSError, RuntimeError: there is no engine, or no loop, in this process.
     """
     _check_port(port)
-    made: list[Socket] = []
-    promise = promise_of(_connected(_engine.engine_of(), host, port, timeout, udp, made))
-    promise.add_done_callback(lambda promise: _drop_unwanted(promise, made))
+    engine = _engine.engine_of()
+    promise = Connection()
+    task = _start(_connected(engine, host, port, timeout, udp))
+    promise._source = task
+    task.add_done_callback(partial(copy, promise))
     return promise
 
 
@@ -90,7 +96,7 @@ def open_raw(elfd: int, host: str, port: int, udp: bool = False) -> int:
         host, port, udp: as `connect`.
     Raises:
         OSError: there is no such engine.
-        ValueError: the port is no port.
+        TypeError, ValueError: the port is no port.
     """
     _check_port(port)
     sock = _engine.Socket(_engine.engine_of(elfd), _kind(udp))
@@ -110,9 +116,7 @@ async def _connect(sock: _engine.Socket, host: str, port: int, udp: bool) -> Non
         _attach(sock, found.detach())
 
 
-async def _connected(
-    engine: _engine.Engine, host: str, port: int, timeout: float, udp: bool, made: list[Socket]
-) -> Socket:
+async def _connected(engine: _engine.Engine, host: str, port: int, timeout: float, udp: bool) -> Socket:
     found = await _open(host, port, udp, timeout)
     try:
         sock = Socket(engine, _kind(udp))
@@ -122,15 +126,45 @@ async def _connected(
     _attach(sock, found.detach())
     if sock.error is not None:
         raise sock.error
-    made.append(sock)
     return sock
 
 
-def _drop_unwanted(promise: asyncio.Future[Any], made: list[Socket]) -> None:
-    """Cancelled when the connection was made but nobody had it yet: nobody ever will."""
-    if promise.cancelled():
-        for sock in made:
-            sock.abort()
+class Connection(Promise):
+    """A promise of a Socket that is closed if nobody takes it.
+
+    When a task that awaits it is cancelled in the turn in which it is settled, the task goes on without the Socket, and
+    the promise can no longer be cancelled. So it notes whether its value has been asked for, which tasks do not do
+    themselves as with other promises: they wait for one of their own.
+    """
+
+    __slots__ = ("taken",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        named = new_promise()
+        self._code, self._lasti = named._code, named._lasti
+        self.taken = False
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        if not self.done():
+            turn = Promise()
+            turn._source = self  # to cancel the task that waits is to cancel this
+            self.add_done_callback(lambda _: turn.settle(()))
+            yield from turn.__await__()
+        return self.result()
+
+    __iter__ = __await__
+
+    def result(self) -> Any:
+        self.taken = True
+        return super().result()
+
+    def __del__(self) -> None:
+        # In any thread, at any time, if it is the garbage collector who comes: see Promise.abandon
+        if not self.taken and self.done() and not self.cancelled() and self._exception is None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and the engine with it
+                self.get_loop().call_soon_threadsafe(super().result().abort)
+        super().__del__()
 
 
 def _attach(sock: _engine.Socket, fd: int) -> None:
@@ -145,10 +179,10 @@ def _attach(sock: _engine.Socket, fd: int) -> None:
 
 def _give_up(sock: _engine.Socket, error: OSError) -> None:
     if isinstance(sock, Socket):
-        sock.error = error
+        sock.error = type(error)(*error.args)  # without the frames, which have the socket
     else:
         _logger.warning("connecting failed: %s", str(error))  # as text: the error has frames, and they the socket
-    sock.abort()
+    _engine.Socket.abort(sock)  # it is not the program that closes it
 
 
 async def _open(host: str, port: int, udp: bool, timeout: float) -> socket.socket:
@@ -220,7 +254,7 @@ async def _open_unix(path: str, udp: bool) -> socket.socket:
         raise
 
 
-def _start(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+def _start(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     task = asyncio.get_running_loop().create_task(coroutine)
     _under_way.add(task)
     task.add_done_callback(_under_way.discard)
@@ -232,6 +266,8 @@ def _kind(udp: bool) -> Literal["datagram", "stream"]:
 
 
 def _check_port(port: int) -> None:
+    if not isinstance(port, int) or isinstance(port, bool):
+        raise TypeError(f"port {port!r} is no int")
     if not 0 <= port <= 65535:
         raise ValueError(f"port {port} is none: 0 to 65535")
 

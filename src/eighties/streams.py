@@ -17,7 +17,7 @@ from typing import Any
 from . import _engine
 from .heads import Headers, get_ip, http_answer
 from .inbox import READ_LIMIT, Overflow, Want
-from .incoming import TWO_READERS, Datagrams, Stream
+from .incoming import STUCK, TWO_READERS, Datagrams, Stream, comes_of
 from .promise import Promise, Resolver, new_promise, promise_of
 
 __all__ = ["READ_LIMIT", "STREAM_LIMIT", "Overflow", "Socket", "buffered_cor", "cor", "get_ip", "read_stream"]
@@ -27,13 +27,11 @@ STREAM_LIMIT = 16 << 20
 WRITE_HOLD = 64 << 10
 """Bytes that may wait in a socket before `drain` does: the engine's RAW_HOLD_BYTES, beyond which it tells when they are
 sent."""
-MANY_ENDS = 16
-"""How often a generator is told of the end of input. One that asks on and on would hold the loop for ever."""
 
 Callback = Callable[..., object] | None
 Steps = Generator[Any, Any, Any]
 
-_SLOTS: Any = _engine.Socket.__dict__  # on_close and on_write as the engine reads them, beneath Socket's own
+_SLOTS: Any = _engine.Socket.__dict__  # on_data, on_close and on_write as the engine reads them, beneath Socket's own
 _logger = logging.getLogger("eighties")
 
 
@@ -41,21 +39,51 @@ class Socket(_engine.Socket):
     """A connection, or one end of a pipe. Programs may put attributes of their own on it.
 
     A program sets callbacks (`on_data`…, see `_engine.Socket`), or has it read: then `on_data` and `on_eof` are taken.
+    Nothing is read while neither is done, so to hear of the peer's end, set `on_data`, or read: `on_close` alone is not
+    told of a peer that has left.
+
+    Whoever reads is told how the input has ended. Whole: the peer ended it, or, of a request's body, all has come.
+    Closed by the program itself: as if whole. Broken, by a reset, a body that is cut short or malformed, or a
+    connection that could not be made: pieces that have come are still given, then every read raises
+    ConnectionResetError, or `error`.
 
     Attributes:
         name: for the program; the server does not use it.
-        error: why connecting failed.
+        error: why connecting failed; readers and `drain` raise it.
         returncode: of a `popen` reader, when the child has ended: its exit code, or minus the signal that ended it.
     """
 
     name: Any = None
-    error: BaseException | None = None
+    error: OSError | None = None
     returncode: int | None = None
 
     _attempt: asyncio.Task[None] | None = None
+    _closed_here = False  # by the program, not by its peer
+    _ended_whole = False  # its stream, which is gone when the connection is
+    _held_open = False
     _on_close: Callback = None
     _on_write: Callback = None
+    _refusals = 0  # see Stream.stuck
+    _taken = 0
     _waiters: list[asyncio.Future[None]] | None = None
+
+    @property
+    def on_data(self) -> Callable[[int, int, bytes, int], object] | None:
+        """`(elfd, childfd, data, length)`. Nothing is read while it is None.
+
+        Set after something was read, it gets what has come and was not read first, in the loop's next turn.
+        """
+        stream: Stream | None = self.inbox
+        function: Callable[[int, int, bytes, int], object] | None = _SLOTS["on_data"].__get__(self)
+        return function if stream is None or stream.heir is None else stream.heir
+
+    @on_data.setter
+    def on_data(self, function: Callable[[int, int, bytes, int], object] | None) -> None:
+        stream: Stream | None = self.inbox
+        if stream is None:
+            _SLOTS["on_data"].__set__(self, function)
+        else:
+            stream.leave_to(function)
 
     # The program's on_close and on_write are called from ours: readers and `drain` must hear of them whenever the
     # program sets its own.
@@ -100,31 +128,40 @@ class Socket(_engine.Socket):
         """
         first = super().close()
         stream: Stream | None = self.inbox
-        if first and stream is not None:
-            stream.soon(stream.end)
+        if first:
+            self._closed_here = True
+            if stream is not None:
+                stream.soon(stream.end)
         return first
+
+    def abort(self) -> None:
+        """Close at once; what is queued is lost."""
+        if not self.closed:
+            self._closed_here = True
+        super().abort()
 
     async def drain(self) -> None:
         """Wait until little of what was written is still unsent, so that a fast writer holds no more than it must.
 
         Raises:
             ConnectionError: the connection is closed.
+            OSError: it could not be made.
         """
-        while self.buffered > WRITE_HOLD and not self.closed:
+        while self.buffered > WRITE_HOLD and self.writable:
             future = asyncio.get_running_loop().create_future()
             if self._waiters is None:
                 self._waiters = []
                 self.on_write, self.on_close = self._on_write, self._on_close
             self._waiters.append(future)
             await future
-        if self.closed:
-            raise ConnectionResetError("the connection is closed")
+        if not self.writable:  # also where the peer was found to be gone, and there is still something to be read
+            raise self.breakage() or ConnectionResetError("the connection is closed")
 
     def read(self, want: Want = None, limit: int | None = None) -> Awaitable[bytes]:
         """The next piece: `head = await sock.read(4)`, `line = await sock.read(b"\\r\\n", 4096)`.
 
         Who reads so closes the socket, too: when the peer has ended its input, writing goes on until `close()`. A read
-        that is cancelled takes nothing.
+        that is cancelled takes nothing. b"" is always the end of a whole input, or this program's own `close()`.
 
         Arguments:
             want: so many bytes; all up to a delimiter, which is taken and left out; or None: the next chunk, b"" at the
@@ -132,14 +169,15 @@ class Socket(_engine.Socket):
             limit: longest piece, in bytes; READ_LIMIT if it is None.
         Raises:
             asyncio.IncompleteReadError: the input has ended; `partial` is what there was of the piece.
+            OSError: the input is broken: `error` where connecting failed, else ConnectionResetError.
             Overflow: the piece would be longer.
-            RuntimeError: something else is reading.
+            RuntimeError: something else is reading; or this was asked MANY_REFUSALS times, to no end.
             TypeError, ValueError: nothing of the kind can be wanted.
         """
         stream = _stream_of(self)
         if stream.reader is None:
             stream.awaited = True
-        elif isinstance(stream.reader, _Steps):
+        elif not stream.reader.shares:
             raise RuntimeError(TWO_READERS)
         return stream.read(want, READ_LIMIT if limit is None else limit)
 
@@ -160,6 +198,27 @@ class Socket(_engine.Socket):
         """
         return self.write(http_answer(status, headers, body))
 
+    def hold_open(self) -> None:
+        """For `handlers.py`, which closes it when the handler has ended: readers that end do not."""
+        self._held_open = True
+        stream: Stream | None = self.inbox
+        if stream is not None:
+            stream.held_open = True
+
+    @property
+    def left(self) -> bool:
+        """Whether the connection is closed, and it was not the program that closed it."""
+        return self.closed and not self._closed_here
+
+    def breakage(self) -> OSError | None:
+        """What to raise for an input that has not ended whole; None where the program has closed it.
+
+        A new error each time: it will have frames in its traceback, and they have the socket.
+        """
+        if self.error is not None:
+            return type(self.error)(*self.error.args)
+        return None if self._closed_here else ConnectionResetError("the connection broke before its input had ended")
+
     def bind(self, attempt: asyncio.Task[None]) -> None:
         """For `outgoing.py`: what connects it, to be cancelled when it is closed before."""
         self._attempt = attempt
@@ -172,7 +231,10 @@ class Socket(_engine.Socket):
             self._attempt.cancel()
             self._attempt = None
         if stream is not None:
+            self._ended_whole = stream.whole
             stream.end()
+            if stream.heir is not None and not self._closed_here:
+                stream.bequeath()
         self._wake()
         if function is not None:
             function(elfd, childfd)
@@ -197,24 +259,28 @@ def _stream_of(sock: Socket) -> Stream:
     stream: Stream | None = sock.inbox
     if stream is None:
         stream = Datagrams(sock) if sock.kind == "datagram" else Stream(sock)
+        stream.held_open = sock._held_open
         if sock.closed:
             stream.ended = True
+            stream.whole = sock._ended_whole
             return stream
         sock.inbox = stream
         sock.on_close = sock._on_close  # from now on ours is called
-    if not sock.closed and getattr(sock.on_data, "__self__", None) is not stream:
-        sock.on_data = stream.on_data
-        sock.on_eof = stream.on_eof
+    if not stream.listening and not sock.closed:
+        stream.listen()
+    elif stream.heir is not None:  # the program reads on instead
+        stream.heir = None
     return stream
 
 
 class _Reader:
     """One call of cor or buffered_cor; settles its promise. `given`: the function has `resolve`, may do it itself."""
 
-    __slots__ = ("clean", "given", "promise", "stream")
+    __slots__ = ("clean", "given", "promise", "shares", "stream")
 
     def __init__(self, stream: Stream, promise: Promise, given: bool) -> None:
         self.clean: BaseException | None = None  # raised at the end of input with nothing left
+        self.shares = False
         self.stream = stream
         self.promise = promise
         self.given = given
@@ -233,10 +299,19 @@ class _Reader:
         if error is self.clean:
             promise.settle(())
             fails = False
-        elif not promise.fail(error) and fails:
+        elif promise.fail(error):
+            if self._peer_left(error) and not promise._callbacks:
+                promise._log_traceback = False  # who asks is told; but peers shall not fill the log by leaving
+        elif fails and not comes_of(error, self.stream.sock):
             _logger.error("a reader failed after it had resolved its promise", exc_info=error)
         self.clean = None
         self.stream.release(self, fails)
+
+    def _peer_left(self, error: BaseException) -> bool:
+        """Whether the reader failed by nothing else, and nothing of a piece had come."""
+        stream = self.stream
+        broke = isinstance(error, ConnectionResetError) and comes_of(error, stream.sock)
+        return broke and stream.sock.error is None and not stream.held
 
     def _let_go(self) -> Promise:
         """The promise, which keeps an error, which keeps frames, which keep this reader."""
@@ -252,12 +327,11 @@ class _Reader:
 class _Steps(_Reader):
     """A generator: is sent each piece it yields for, and what comes of what it yields to be awaited."""
 
-    __slots__ = ("ends", "generator", "running", "told", "waiting", "want")
+    __slots__ = ("generator", "running", "told", "waiting", "want")
 
     def __init__(self, stream: Stream, promise: Promise, given: bool, generator: Steps) -> None:
         super().__init__(stream, promise, given)
         self.generator = generator
-        self.ends = 0
         self.told = False
         self.running = False
         self.waiting: Promise | None = None
@@ -285,9 +359,7 @@ class _Steps(_Reader):
         except StopIteration as stop:
             self.finish(stop.value)
         except BaseException as error:
-            self.fail(error)
-            if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                raise
+            self.fail(error)  # SystemExit, too: whoever looks at the promise is told, and nothing else ends by it
         finally:
             self.running = False
             resume = value = None  # an error that was thrown in has this frame in its traceback
@@ -305,16 +377,17 @@ class _Steps(_Reader):
                 self.want = want
                 stream.expect(self.advance)
                 return None, None
-            if piece is None:
-                self.ends += 1
-                piece = stream.at_end(want, self.told)
-                self.told = True
-            return self.generator.send, piece
+            if piece is not None:
+                return self.generator.send, piece
+            piece = stream.at_end(want, self.told)
+            self.told = True
+            if not stream.stuck():
+                return self.generator.send, piece
         except Exception as error:
-            if self.ends <= MANY_ENDS:
+            if not stream.stuck():
                 return self.generator.throw, error
         self.generator.close()
-        raise RuntimeError(f"the reader asks on and on, but was told {MANY_ENDS} times that the input has ended")
+        raise RuntimeError(STUCK)
 
     def advance(self) -> None:
         """More has come, or the end."""
@@ -359,6 +432,7 @@ class _Course(_Reader):
         self.course.add_done_callback(self.ended)
 
     async def perform(self, function: Callable[..., Awaitable[Any]], arguments: list[object]) -> Any:
+        self.shares = True
         try:
             return await function(*arguments)
         finally:  # whoever has been waiting for `resolve` may be the next reader before `ended` is called
@@ -380,10 +454,15 @@ class _Course(_Reader):
 def cor(sock: Socket, function: Callable[..., Any]) -> Promise:
     """Have a function read a socket chunk by chunk (the ancestor's `aio:cor`).
 
+        ==============  ===========================  ==================================
+        function        parameters                   to read a chunk, a piece
+        ==============  ===========================  ==================================
+        generator       none, or `resolve`           `yield`, `yield 4`
+        `async def`     `stream`, or with `resolve`  `async for`, `await stream.read(4)`
+        ==============  ===========================  ==================================
+
     Arguments:
-        function: `async def function(stream)`, with `async for chunk in stream`; or a generator function without
-            parameters, `chunk = yield`, which gets b"" at the end of input. A further parameter gets `resolve`. All
-            else as `buffered_cor`, of whose wants both may make use: `await stream.read(4)`, `head = yield 4`.
+        function: by that table. A generator gets b"" at the end of input. All else as `buffered_cor`.
     """
     stream = _stream_of(sock)
     return _begin(stream, function, stream)
@@ -393,19 +472,25 @@ def buffered_cor(sock: Socket, reader: Callable[..., Any]) -> Promise:
     """Have a function read a socket in pieces (the ancestor's `aio:buffered_cor`). It starts at once.
 
     A want is a number of bytes; a delimiter, which is taken and left out; a pair of either and a limit in bytes, where
-    otherwise READ_LIMIT counts; or None for the next chunk, b"" at the end. While a reader does something else, its
-    input is held, and beyond 64 kB the sender waits. One that ends leaves what it has not read to the next one; but if
-    the input had ended, or the reader has failed, the socket is closed in the loop's next turn.
+    otherwise READ_LIMIT counts; or None for the next chunk, b"" at the end of a whole input. While a reader does
+    something else, its input is held, and beyond 64 kB the sender waits. One that ends leaves what it has not read to
+    the next one; but if the input had ended, or the reader has failed, the socket is closed in the loop's next turn.
+
+        ==============  ===========================  ==================================
+        reader          parameters                   to read a piece, to await
+        ==============  ===========================  ==================================
+        generator       none, or `resolve`           `yield 4`, `row = yield promise`
+        `async def`     `read`, or with `resolve`    `await read(4)`, `await promise`
+        ==============  ===========================  ==================================
 
     Arguments:
-        reader: a generator function without parameters, `head = yield 4`, which may also yield what can be awaited,
-            `row = yield promise`; or `async def reader(read)`, with `await read(4)`. A further parameter gets
-            `resolve`.
+        reader: by that table.
     Returns:
-        A promise of what the reader returns, or of what it calls `resolve` with. It is None when the input ended
+        A promise of what the reader returns, or of what it calls `resolve` with. It is None when the input ended whole
         between two pieces and the reader left it at that. Cancelling it ends the reader, not the socket.
     Raises (in the reader, where it wants):
-        asyncio.IncompleteReadError: the input has ended, or the connection, by either side; `partial` is the rest.
+        asyncio.IncompleteReadError: the input has ended, or the program has closed the socket; `partial` is the rest.
+        OSError: the input is broken, see `Socket`: ConnectionResetError, or why the connection could not be made.
         Overflow: the piece would be longer than the limit; what came is still there.
         TypeError, ValueError: nothing of the kind can be wanted.
     Raises:
@@ -435,7 +520,10 @@ def _begin(stream: Stream, function: Callable[..., Any], face: object) -> Promis
     if not isinstance(steps, Generator):
         raise TypeError(f"{function!r} is neither a generator function nor a coroutine function: it has no `yield`")
     _Steps(stream, promise, given, steps).run(steps.send, None)
-    return promise
+    try:
+        return promise
+    finally:
+        del promise  # if it has failed already, this frame is in its error's traceback
 
 
 def _shape(function: Callable[..., Any]) -> tuple[bool, int]:
@@ -455,7 +543,8 @@ def read_stream(sock: Socket, limit: int = STREAM_LIMIT) -> Promise:
     Arguments:
         limit: in bytes.
     Returns:
-        A promise of bytes; Overflow when more has come, and the socket is closed.
+        A promise of bytes; rejected with Overflow when more has come, and the socket is closed, and with OSError when
+        the input is broken: part of it is not taken for the whole.
     Raises:
         RuntimeError: the socket has a reader already.
     """

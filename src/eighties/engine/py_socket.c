@@ -462,6 +462,11 @@ static PyObject *get_closed(PyObject *self, void *Py_UNUSED(closure)) {
   return PyBool_FromLong(!is_open(k));
 }
 
+static PyObject *get_writable(PyObject *self, void *Py_UNUSED(closure)) {
+  SELF;
+  return PyBool_FromLong(k->conn && raw_writes(k->conn));
+}
+
 static PyObject *get_connected(PyObject *self, void *Py_UNUSED(closure)) {
   SELF;
   return PyBool_FromLong(is_open(k) && !k->conn->pending);
@@ -493,6 +498,7 @@ static PyGetSetDef getset[] = {
     {"elfd", get_elfd, NULL, "The engine's descriptor.", NULL},
     {"kind", get_kind, NULL, "stream, datagram, reader or writer.", NULL},
     {"closed", get_closed, NULL, "Whether it is closed or being closed.", NULL},
+    {"writable", get_writable, NULL, "Whether write takes anything.", NULL},
     {"connected", get_connected, NULL, "Whether it is open and has a descriptor.", NULL},
     {"buffered", get_buffered, NULL, "Bytes that wait to be sent.", NULL},
     {"peername", get_peername, NULL, "(address, port), 'unix' or None.", NULL},
