@@ -2,6 +2,7 @@
 
 from asyncio import AbstractEventLoop, Future
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from os import PathLike
 from typing import Any, Literal, Self, final, overload
 
 from typing_extensions import disjoint_base
@@ -217,6 +218,33 @@ class Response:
     ) -> None: ...
 
 @final
+class StaticFile:
+    """A small file that the engine answers from memory: whole, or 304, or the sibling encoded as the client likes it.
+
+    Whatever is more than that (ranges, lists of entity tags, weighed encodings, bodies), and a file that is found to
+    have changed when it is looked at, once a second, goes to the handler of its Route.
+    """
+
+    def __new__(
+        cls,
+        path: str | bytes | PathLike[str],
+        *,
+        mtime_ns: int,
+        size: int,
+        inode: int,
+        content_type: bytes,
+        fields: bytes,
+        etag: bytes,
+        last_modified: bytes,
+        body: bytes,
+        encodings: Sequence[tuple[bytes, StaticFile]] = ...,
+    ) -> StaticFile:
+        """
+        `fields`: further field lines, each with CRLF, of the 200 and the 304, ETag and Last-Modified among them, checked
+        by the caller. `encodings`: content codings, the preferred first, three at most.
+        """
+
+@final
 class Route:
     """One handler under one pattern and method. Pattern: `/a/{name}/{id:int}/{rest:path}`.
 
@@ -232,6 +260,7 @@ class Route:
         name: str,
         stream: bool = False,
         status: int = 200,
+        file: StaticFile | None = None,
     ) -> Route: ...
     pattern: str
     method: str
@@ -239,6 +268,7 @@ class Route:
     name: str
     stream: bool
     status: int
+    file: StaticFile | None
 
 @final
 class Engine:

@@ -187,6 +187,8 @@ typedef enum { SNIFF_HTTP, SNIFF_MORE, SNIFF_TAKEN } sniffed;
 
 /* What the layer above does. An exchange is one request and its answer. */
 typedef struct {
+  /* A head without a body is complete and has a route: answer it at once, without an exchange, or return false. */
+  bool (*answer)(conn *c, const http1_head *head, const router_match *match);
   /* A head is complete and has a route. Make the exchange (conn->exchange). False: no memory. `stream`: what follows of
    * the body comes by `chunk`; the handler runs at once. */
   bool (*begin)(conn *c, const http1_head *head, const router_match *match, bool *stream);

@@ -198,6 +198,12 @@ static size_t begin_request(conn *c, const http1_head *head, span rest) {
     return begin_unrouted(c, head, has_body);
   }
   conn_set_out(c, OUT_OWED);
+  if (!has_body && s->up->answer && s->up->answer(c, head, &match)) {
+    if (c->in == IN_CLOSED) return 0;
+    conn_set_in(c, IN_DONE);
+    conn_end_answer(c);
+    return 0;
+  }
   if (!s->up->begin(c, head, &match, &stream)) {
     conn_close(c);
     return 0;

@@ -8,6 +8,7 @@
  * py_response.c  Response, FileRegion, and how values become bytes
  * py_promise.c   Resolver: what settles a promise
  * py_route.c     Route
+ * py_static.c    StaticFile: small files without Python
  * py_multidict.c MultiDict, headers and queries
  *
  * Ownership: a linked request is held by its connection (conn->exchange owns a reference) and knows it (request->conn).
@@ -26,7 +27,7 @@
 #endif
 
 typedef struct {
-  PyTypeObject *engine, *request, *response, *route, *multidict, *file, *socket, *resolver;
+  PyTypeObject *engine, *request, *response, *route, *multidict, *file, *socket, *resolver, *static_file;
   PyObject *task;                                                   /* asyncio.Task */
   PyObject *cancelled_error, *invalid_state_error;                  /* asyncio's */
   PyObject *promise;                                                /* promise.Promise */
@@ -41,6 +42,7 @@ typedef struct {
   PyObject_HEAD
   PyObject *pattern, *method, *handler, *name;
   PyObject *names; /* parameter names, a tuple */
+  PyObject *file;  /* a StaticFile that may answer instead of the handler, or NULL */
   bool stream, is_async;
   int status;
   uint32_t ints; /* bit per parameter: it is an int */
@@ -158,6 +160,9 @@ void socket_closed(conn *c);
 PyObject *socket_take_over(request_object *r);
 extern PyMethodDef socket_functions[], promise_functions[];        /* of the module */
 engine_object *engine_find(const module_state *m, PyObject *elfd); /* NULL with OSError */
+/* py_static.c: whether it has answered */
+typedef struct static_object static_object;
+bool static_answer(static_object *f, conn *c, const http1_head *head);
 /* py_response.c: 0 done, -1 exception set */
 int answer_value(request_object *r, PyObject *value, bool *handled);
 int answer_response(request_object *r, response_object *response);
@@ -170,6 +175,6 @@ PyObject *peer_name(const address *peer);    /* py_request.c: (address, port), o
 
 extern const upcalls engine_upcalls;
 extern PyType_Spec engine_spec, request_spec, response_spec, route_spec, multidict_spec, file_spec, socket_spec,
-    resolver_spec;
+    resolver_spec, static_spec;
 
 #endif

@@ -29,6 +29,11 @@ static bool up_begin(conn *c, const http1_head *head, const router_match *match,
   return true;
 }
 
+static bool up_answer(conn *c, const http1_head *head, const router_match *match) {
+  static_object *f = (static_object *)((route_object *)match->route)->file;
+  return f && static_answer(f, c, head);
+}
+
 static bool up_keep(conn *c) { return request_keep(c->exchange); }
 
 static void up_run(conn *c, span body, bool *taken) {
@@ -98,6 +103,7 @@ static void up_log(server *s, bool error, const char *message) {
 }
 
 const upcalls engine_upcalls = {
+    .answer = up_answer,
     .begin = up_begin,
     .keep = up_keep,
     .run = up_run,

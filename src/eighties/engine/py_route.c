@@ -40,16 +40,43 @@ static int read_handler(route_object *r) {
   return PyErr_Occurred() ? -1 : 0;
 }
 
+static bool is_file(PyTypeObject *route_type, PyObject *file) {
+  if (Py_TYPE(file) == state_of(route_type)->static_file) return true;
+  PyErr_SetString(PyExc_TypeError, "file is a StaticFile or None");
+  return false;
+}
+
+static PyObject *get_file(PyObject *self, void *Py_UNUSED(closure)) {
+  PyObject *file = ((route_object *)self)->file;
+  return Py_NewRef(file ? file : Py_None);
+}
+
+/* The file has changed: from now on this is it. */
+static int set_file(PyObject *self, PyObject *file, void *Py_UNUSED(closure)) {
+  route_object *r = (route_object *)self;
+  if (file == Py_None) file = NULL;
+  if (file && !is_file(Py_TYPE(self), file)) return -1;
+  Py_XSETREF(r->file, Py_XNewRef(file));
+  return 0;
+}
+
+static PyGetSetDef getset[] = {
+    {"file", get_file, set_file, "The StaticFile that may answer instead of the handler.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyObject *route_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-  static char *names[] = {"pattern", "method", "handler", "name", "stream", "status", NULL};
-  PyObject *pattern, *method, *handler, *name = NULL;
+  static char *names[] = {"pattern", "method", "handler", "name", "stream", "status", "file", NULL};
+  PyObject *pattern, *method, *handler, *name = NULL, *file = NULL;
   int stream = 0, status = 200;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UUO|$Upi:Route", names, &pattern, &method, &handler, &name, &stream,
-                                   &status))
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UUO|$UpiO:Route", names, &pattern, &method, &handler, &name, &stream,
+                                   &status, &file))
     return NULL;
   if (!name) return PyErr_Format(PyExc_TypeError, "Route needs the keyword name");
   if (!PyCallable_Check(handler)) return PyErr_Format(PyExc_TypeError, "the handler %R cannot be called", handler);
   if (status < 200 || status > 599) return PyErr_Format(PyExc_ValueError, "status %d is not in 200..599", status);
+  if (file == Py_None) file = NULL;
+  if (file && !is_file(type, file)) return NULL;
   route_object *r = (route_object *)type->tp_alloc(type, 0);
   if (!r) return NULL;
   r->pattern = Py_NewRef(pattern);
@@ -58,6 +85,7 @@ static PyObject *route_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
   r->name = Py_NewRef(name);
   r->stream = stream;
   r->status = status;
+  r->file = Py_XNewRef(file);
   if (read_names(r) < 0 || read_handler(r) < 0) Py_CLEAR(r);
   return (PyObject *)r;
 }
@@ -75,6 +103,7 @@ static int route_clear(PyObject *self) {
   Py_CLEAR(r->handler);
   Py_CLEAR(r->name);
   Py_CLEAR(r->names);
+  Py_CLEAR(r->file);
   return 0;
 }
 
@@ -103,6 +132,7 @@ static PyType_Slot slots[] = {
     {Py_tp_traverse, route_traverse},
     {Py_tp_clear, route_clear},
     {Py_tp_members, members},
+    {Py_tp_getset, getset},
     {0, NULL},
 };
 
