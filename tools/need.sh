@@ -17,6 +17,7 @@ need_build() {
 
 need_test() {
     have curl || want curl
+    have chromium || want chromium
 }
 
 need_fuzz() {
@@ -28,6 +29,7 @@ need_fuzz() {
 need_bench() {
     have wrk || want wrk
     have go || want golang-go
+    have nginx || [ -x /usr/sbin/nginx ] || want nginx-light
 }
 
 for task in "$@"; do
