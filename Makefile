@@ -16,8 +16,10 @@ SOURCES := $(shell find src tests/c -type f ! -name '*.pyc' 2>/dev/null) meson.b
 .PHONY: run build test lint sanitize fuzz bench docs clean
 .SILENT:
 
+# A key of its own for each run, unless the environment has one: the example shows encrypted links.
 run: build
-	exec $(VENV)/bin/80s examples/simple_http.py -p $(PORT) -c $(WORKERS)
+	MASTER_KEY="$${MASTER_KEY:-$$($(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(32))')}" \
+	exec $(VENV)/bin/80s examples/www --dev --reload -p $(PORT) -c $(WORKERS)
 
 build: $(VENV)/.stamp-build
 
@@ -48,6 +50,7 @@ bench: $(VENV)/.stamp-build
 	tools/need.sh bench
 	$(PYTHON) bench/bench.py
 	$(PYTHON) bench/raw.py
+	$(PYTHON) bench/pages.py
 
 docs: $(VENV)/.stamp-venv
 	$(PYTHON) tools/check_links.py
