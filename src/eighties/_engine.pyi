@@ -30,6 +30,13 @@ def close(elfd: int, childfd: int, /) -> bool:
     """`Socket.close` by handle."""
 
 def find_socket(elfd: int, childfd: int, /) -> Socket | None: ...
+def escape(value: object, /) -> str:
+    """A value as text of an HTML page, or of an attribute in double or single quotes: `html.escape(str(value))`.
+
+    Where the value's type has `__html__` its result is given back as it is: such a value is HTML already. Raises
+    TypeError when that is no str.
+    """
+
 def parse_query(text: str | bytes, /) -> MultiDict:
     """Decode `a=1&b=2` as HTML forms encode it (WHATWG URL §5.1). Never raises on bad input."""
 
