@@ -101,17 +101,18 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("answers")
     pages = {
         "status": "<?py status(query['s'] if query.get('text') else int(query['s'])) ?>body",
-        "header": "<?py header('X-A', 1); header('x-a', 'two'); header('Link', '<a>'); header('Link', '<b>', add=True) ?>",
+        "header": "<?py header('X-A', 1); header('x-a', 'two')\nheader('Link', '<a>'); header('Link', '<b>', add=True) ?>",
         "type.dyn.json": "<?py write({'a': 1}) ?>",
         "type": "<?py header('content-type', 'text/calendar') ?>x",
         "split": "<?py header('X-A', 'a\\r\\nX-B: b') ?>",
         "redirect": "before<?py header('X-A', '1'); set_cookie('c', '1'); session['s'] = 1\n"
         "redirect('/é?a=1&b', 303)\ncalls.append('after') ?>after<?py calls.append('after') ?>",
-        "redirect_async": "<?pya await slow(1)\ntry:\n    redirect('/x')\nexcept Exception:\n    calls.append('caught')\n"
-        "calls.append('after') ?>",
-        "redirect_parallel": "#! parallel\n<?pya await slow(1)\nredirect('/x') ?>a<?pya await slow(1, 5)\ncalls.append('after') ?>",
+        "redirect_async": "<?pya await slow(1)\ntry:\n    redirect('/x')\n"
+        "except Exception:\n    calls.append('caught')\ncalls.append('after') ?>",
+        "redirect_parallel": "#! parallel\n<?pya await slow(1)\nredirect('/x') ?>a"
+        "<?pya await slow(1, 5)\ncalls.append('after') ?>",
         "redirect_bad": "<?py redirect('/x', 200) ?>",
-        "cookie": "<?py set_cookie('a', '1', max_age=60, httponly=True); set_cookie('b', cookies.get('b', '') + '2') ?>",
+        "cookie": "<?py set_cookie('a', '1', max_age=60, httponly=True)\nset_cookie('b', cookies.get('b', '') + '2') ?>",
         "http_error": "<?py raise HTTPError(418, 'short and stout') ?>",
         "calls": "<?py write(calls) ?>",
         "post_render_bad": "<?py post_render(lambda text: 5) ?>",
@@ -178,14 +179,15 @@ def test_http_error_and_post_render_that_returns_no_text(answers: Server) -> Non
 def test_forms(serve: Serve, tmp_path: Path) -> None:
     files = {
         "post.x.html": "<?py write({name: form.getall(name) for name in form}) ?>",
-        "post.file.html": "<?py file = form['f']\nwrite('%s %s %d', file.filename, file.content_type, len(file.read())) ?>",
+        "post.file.html": "<?py f = form['f']\nwrite('%s %s %d', f.filename, f.content_type, len(f.read())) ?>",
     }
     server = serve(str(write_site(tmp_path, files)))
     kind = {"Content-Type": "application/x-www-form-urlencoded"}
     assert server.request("POST", "/x", b"a=1&a=2&b=%C3%A9", kind).json() == {"a": ["1", "2"], "b": ["é"]}
     assert server.request("POST", "/x", b"").json() == {}
     assert server.request("POST", "/x", b"a", {"Content-Type": "text/plain"}).status == 415
-    body = b'--b\r\nContent-Disposition: form-data; name="f"; filename="<x>.txt"\r\nContent-Type: text/plain\r\n\r\nhi\r\n--b--\r\n'
+    head = b'Content-Disposition: form-data; name="f"; filename="<x>.txt"\r\nContent-Type: text/plain'
+    body = b"--b\r\n" + head + b"\r\n\r\nhi\r\n--b--\r\n"
     reply = server.request("POST", "/file", body, {"Content-Type": "multipart/form-data; boundary=b"})
     assert reply.text == "&lt;x&gt;.txt text/plain 2"
 
@@ -260,7 +262,7 @@ def test_session_that_cannot_be_kept(serve: Serve, tmp_path: Path) -> None:
 
 def test_encrypted_link_is_good_for_its_endpoint_alone(serve: Serve, tmp_path: Path) -> None:
     page = "<?py write([query.e.get('id', 'none'), query.get('id', 'none')]) ?>"
-    links = "<?py write([to_url('/a', {'id': 7}), to_url('/a', {'id': 7, 'iv': True}), to_url('/a', {'id': 7, 'e': False})]) ?>"
+    links = "<?py write([to_url('/a', {'id': 7} | more) for more in ({}, {'iv': True}, {'e': False})]) ?>"
     server = serve(str(write_site(tmp_path, {"a.html": page, "b.html": page, "links.html": links})),
                    env={"MASTER_KEY": "a secret of the site"})  # fmt: skip
     fixed, random, plain = server.get("/links").json()
@@ -314,6 +316,20 @@ seen = []
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("main", "message"),
+    [
+        ("on_before_http = 5", "on_before_http must be a function"),
+        ("def on_after_http(*given):\n    yield", "on_after_http must be a function"),
+        ("session_store = {}", "session_store must be a store of sessions, with load and save, not dict"),
+    ],
+)
+def test_names_of_main_that_are_not_what_they_should_be(serve: Serve, tmp_path: Path, main: str, message: str) -> None:
+    server = serve(str(write_site(tmp_path, {"x.html": ""}, main)), wait=False)
+    assert server.wait() == 3
+    server.wait_for(message)
+
+
 # ---- errors ----
 
 
@@ -364,7 +380,8 @@ def test_block_that_is_never_done_ends_at_the_handler_timeout(serve: Serve, tmp_
 def test_requests_of_one_page_do_not_mix(serve: Serve, tmp_path: Path) -> None:
     import concurrent.futures
 
-    page = "#! parallel\n<?pya await slow(1)\nlocals['n'] = query['n']\n| #[[query['n']]]\n?>-<?pya await slow(1, 0.02)\nwrite(locals['n']) ?>"
+    page = "#! parallel\n<?pya await slow(1)\nlocals['n'] = query['n']\n| #[[query['n']]]\n?>-"
+    page += "<?pya await slow(1, 0.02)\nwrite(locals['n']) ?>"
     server = serve(str(write_site(tmp_path, {"x.html": page}, MAIN)))
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         replies = list(pool.map(lambda number: server.get(f"/x?n={number}").text, range(200)))
@@ -389,7 +406,8 @@ def test_no_query_and_no_cookie_raises(hostile: Server, query: str, cookie: str)
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("hostile")
-    page = "<?py write([len(query.e), len(session)])\nfor pair in query.pairs():\n    write('|%s%s', *pair)\nwrite(cookies) ?>"
+    page = "<?py write([len(query.e), len(session)])\nfor pair in query.pairs():\n    write('|%s%s', *pair) ?>"
+    page += "<?py write(cookies) ?>"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MASTER_KEY", "a secret of the site")
         yield from served(write_site(folder, {"x.html": page}), folder)

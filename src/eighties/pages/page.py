@@ -164,7 +164,6 @@ class Context:
             TypeError, ValueError: text and arguments do not fit.
         """
         if args:
-            escape = staticmethod(_engine.escape)
             text = str(text) % tuple([one if type(one) in _NUMBERS else _engine.escape(one) for one in args])
         if isinstance(text, bytes):
             self.out.append(text)
@@ -216,7 +215,7 @@ class Context:
         raise PageEnd
 
     def post_render(self, handler: Callable[[str], str | bytes]) -> None:
-        """Have `handler(text)` change the whole page when it is rendered: what it returns is sent. In order of calls."""
+        """Have `handler(text)` change the rendered page: what it returns is sent instead. In order of calls."""
         self._handlers = (*self._handlers, handler)
 
 

@@ -19,8 +19,8 @@ from .compiler import CompiledPage, compile_page
 from .media import is_text, media_type
 from .page import Context, PageEnd
 from .scanner import PageError
-from .static import MemoryCache, ServedFile, inside
-from .tree import MAX_PAGE, File, holds_code, read_files
+from .static import MemoryCache, ServedFile
+from .tree import MAX_PAGE, File, holds_code, inside, read_files
 
 if TYPE_CHECKING:
     from ..http import Request
@@ -156,13 +156,13 @@ class Site:
         return ServedFile(file.path, self.root, immutable=file.cached, allow=allow, cache=self._memory)
 
     def _add_error(self, file: File, handler: Answer) -> None:
-        if self._dev and file.status >= 500:
+        if self._dev and file.status == 500:
             return
 
-        def answer(request: Request, error: BaseException) -> object:
-            return handler(request)
-
-        self._errors[file.status] = answer if file.page else functools.partial(_error_file, handler, file.status)
+        if isinstance(handler, ServedFile):
+            self._errors[file.status] = functools.partial(_error_file, handler, file.status)
+        else:
+            self._errors[file.status] = functools.partial(_error_page, handler)
 
 
 def _identity(path: str) -> Identity | None:
@@ -182,13 +182,15 @@ def _refuse_code(file: File, path: str, fd: int) -> None:
         raise error
 
 
-def _error_file(served: Answer, status: int, request: Request, error: BaseException) -> object:
+def _error_page(page: Answer, request: Request, error: BaseException) -> object:
+    """`404.html` with code, which knows its status."""
+    return page(request)
+
+
+def _error_file(served: ServedFile, status: int, request: Request, error: BaseException) -> Response:
     """`404.html` without code."""
-    response: Response = served(request)
-    if response.status == 200:
-        response.status = status
-        for name in ("etag", "last-modified", "accept-ranges"):  # they are the file's, not this address's
-            response.headers.pop(name, None)
+    response = served.whole(request)
+    response.status = status
     return response
 
 

@@ -49,14 +49,13 @@ _TYPES = {
     "text/html": "html htm",
     "text/css": "css",
     "text/javascript": "js mjs cjs",
-    "text/plain": "txt text log ini conf cfg toml",
+    "text/plain": "txt text log ini conf cfg toml py",
     "text/markdown": "md markdown",
     "text/csv": "csv",
     "text/tab-separated-values": "tsv",
     "text/calendar": "ics",
     "text/vcard": "vcf",
     "text/vtt": "vtt",
-    "text/x-python": "py",
     "application/xml": "xml xsl xsd",
     "application/xhtml+xml": "xhtml",
     "application/rss+xml": "rss",
@@ -190,7 +189,9 @@ class Variant:
         if self.coding:
             self.fields.append(("Content-Encoding", self.coding))
 
-    def as_static(self, kind: str, body: bytes, encodings: list[tuple[bytes, _engine.StaticFile]]) -> _engine.StaticFile:
+    def as_static(
+        self, kind: str, body: bytes, encodings: list[tuple[bytes, _engine.StaticFile]]
+    ) -> _engine.StaticFile:
         """It as the engine answers with it."""
         lines = "".join(f"{name}: {value}\r\n" for name, value in self.fields)
         return _engine.StaticFile(
@@ -226,9 +227,8 @@ class MemoryCache:
     def keep(self, served: ServedFile, size: int) -> None:
         """Count a file that the engine answers from now on, and have it looked at again in a while."""
         self._drop(weakref.ref(served))
-        for oldest in list(self._held):
-            if self.used + size <= self.limit:
-                break
+        while self._held and self.used + size > self.limit:
+            oldest = next(iter(self._held))
             other = oldest()
             self._drop(oldest)
             if other is not None:
@@ -313,7 +313,7 @@ class ServedFile:
             HTTPError, Exception: as for a request.
         """
         plain, opened = self._look()
-        return self._respond(plain, opened, 200, self._common())
+        return _respond(plain, opened, self.kind, self._common())
 
     def release(self) -> None:
         """Be no longer in memory."""
@@ -332,13 +332,16 @@ class ServedFile:
         try:
             opened = _open(self.path)
             plain = self._plain
+            due = time.monotonic() >= self._look_at
             if plain is None or plain.identity != opened.identity:
-                plain = self._meet(opened)
+                plain, due = self._meet(opened), True
+            elif due:
+                _check_place(self.path, self.root, opened)
         except OSError as error:
             self._forget()
             raise self._refusal(error) from None
         self._told = False
-        if time.monotonic() >= self._look_at:
+        if due:
             self._look_around(plain, opened)
         if self._static is not None and self.route is not None and self.route.file is not self._static:
             self._cache.keep(self, plain.size + sum(one.size for one in self._encoded.values()))
@@ -349,7 +352,6 @@ class ServedFile:
         self.release()
         self._plain = None
         self._encoded = {}
-        self._look_at = 0.0
 
     def _meet(self, opened: Opened) -> Variant:
         """A version of the file that has not been seen. Raises OSError, or what `allow` raises."""
@@ -368,8 +370,11 @@ class ServedFile:
         seen = {coding: variant.identity for coding, variant in self._encoded.items()}
         if {coding: sibling.identity for coding, sibling in found.items()} != seen or not plain.fields:
             self.release()
-            self._encoded = {coding: Variant(self.path + ending, coding, found[coding].identity)
-                             for coding, ending in SIBLINGS if coding in found}
+            self._encoded = {
+                coding: Variant(self.path + ending, coding, found[coding].identity)
+                for coding, ending in SIBLINGS
+                if coding in found
+            }
             for variant in (plain, *self._encoded.values()):
                 variant.describe(self._common())
         if self._static is None and self.route is not None and self.route.method == "GET":
@@ -393,14 +398,16 @@ class ServedFile:
         for variant, _ in files:
             if variant.size > SMALL_FILE or 0 <= now - variant.identity[0] < SETTLED * 10**9:
                 return
-        bodies = [_read(opened) for _, opened in files]
-        plain, *encoded = [(variant, body) for (variant, _), body in zip(files, bodies, strict=True) if body is not None]
-        if len(encoded) + 1 < len(files):
+        if sum(variant.size for variant, _ in files) > self._cache.limit:
             return
-        for variant, body in (plain, *encoded):
+        bodies = [body for body in (_read(opened) for _, opened in files) if body is not None]
+        if len(bodies) < len(files):
+            return
+        for (variant, _), body in zip(files, bodies, strict=True):
             variant.body = body
+        encoded = list(zip(self._encoded.values(), bodies[1:], strict=True))
         siblings = [(variant.coding.encode(), variant.as_static(self.kind, body, [])) for variant, body in encoded]
-        self._static = plain[0].as_static(self.kind, plain[1], siblings)
+        self._static = files[0][0].as_static(self.kind, bodies[0], siblings)
 
     def _refusal(self, error: OSError) -> HTTPError:
         """What a client is told of a file that cannot be opened; the log is told once."""
@@ -438,7 +445,7 @@ class ServedFile:
     def _answer(self, request: Request, variant: Variant, opened: Opened) -> Response:
         """The answer to GET and HEAD (RFC 9110 §13.2.2)."""
         headers = request.headers
-        status = judge(headers, request.method, variant.etag, variant.identity[0] // 10**9)
+        status = judge(headers, request.method, variant.etag, variant.last_modified)
         if status == 304:  # RFC 9110 §15.4.5
             return Response(None, 304, [("ETag", variant.etag), *self._common()])
         if status:
@@ -446,5 +453,101 @@ class ServedFile:
         if request.method == "GET" and "range" in headers:
             ranges = read_ranges(headers, variant.size)
             if ranges is not None and wants_part(headers, variant.etag, variant.last_modified, time.time()):
-                return self._part(variant, opened, ranges)
-        return self._respond(variant, opened, 200, variant.fields)
+                return self._part(request, variant, opened, ranges)
+        return _respond(variant, opened, self.kind, variant.fields)
+
+    def _other(self, request: Request, plain: Variant, opened: Opened) -> Response:
+        """The answer to other methods. The file is not what a GET would be answered with: no validators, no ranges."""
+        status = judge(request.headers, request.method, plain.etag, plain.last_modified)
+        return self._refuse(status) if status else _respond(plain, opened, self.kind, self._common())
+
+    def _part(self, request: Request, variant: Variant, opened: Opened, ranges: list[tuple[int, int]]) -> Response:
+        """Some of the file: 206, 416, or after all the whole (RFC 9110 §14.2, 15.3.7, 15.5.17)."""
+        if not ranges:
+            return self._refuse(416, ("Content-Range", f"bytes */{variant.size}"))
+        fields = variant.fields
+        if "if-range" in request.headers:  # who has a part has had these (RFC 9110 §15.3.7)
+            fields = [field for field in fields if field[0] not in ("Last-Modified", "Accept-Ranges")]
+        if len(ranges) == 1:
+            start, stop = ranges[0]
+            fields = [*fields, ("Content-Range", f"bytes {start}-{stop - 1}/{variant.size}")]
+            body: object
+            if variant.body is not None:
+                body = variant.body[start:stop]
+            else:
+                body = _engine.FileRegion(os.dup(opened.fd), start, stop - start)
+            return Response(body, 206, fields, self.kind)
+        if variant.coding:  # nowhere is it said whether Content-Encoding would be the parts' or that of their envelope
+            return _respond(variant, opened, self.kind, variant.fields)
+        return self._parts(variant, opened, ranges, fields)
+
+    def _parts(self, variant: Variant, opened: Opened, ranges: list[tuple[int, int]], fields: Fields) -> Response:
+        """Several parts of the file, as multipart/byteranges (RFC 9110 §15.3.7.2, 14.6)."""
+        boundary = os.urandom(12).hex()
+        size = variant.size
+        heads = [
+            f"\r\n--{boundary}\r\nContent-Type: {self.kind}\r\nContent-Range: bytes {start}-{stop - 1}/{size}\r\n\r\n"
+            for start, stop in ranges
+        ]
+        parts = [(head.encode(), *span) for head, span in zip(heads, ranges, strict=True)]
+        end = f"\r\n--{boundary}--\r\n".encode()
+        kind = f"multipart/byteranges; boundary={boundary}"
+        if variant.body is not None:
+            pieces = [head + variant.body[start:stop] for head, start, stop in parts]
+            return Response(b"".join(pieces) + end, 206, list(fields), kind)
+        length = sum(len(head) + stop - start for head, start, stop in parts) + len(end)
+        body = _read_parts(opened, parts, end)
+        return Response.stream(body, 206, length=length, content_type=kind, headers=fields)
+
+    def _refuse(self, status: int, *fields: tuple[str, str]) -> Response:
+        """412 or 416. Without Cache-Control: it is not the file that may be kept."""
+        given = [*fields, *(field for field in self._common() if field[0] != "Cache-Control")]
+        return Response.text(f"{reason(status)}\n", status, headers=given)
+
+
+def _respond(variant: Variant, opened: Opened, kind: str, fields: Fields) -> Response:
+    """The whole file. The fields are copied: hooks may change those of a response."""
+    return Response(opened.whole if variant.body is None else variant.body, 200, list(fields), kind)
+
+
+def _open(path: str) -> Opened:
+    """Open a regular file, and never wait. Raises OSError."""
+    fd = os.open(path, _FLAGS)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise FileNotFoundError(errno.ENOENT, "not a regular file", path)
+        return Opened(fd, _engine.FileRegion(fd, 0, status.st_size), status)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _check_place(path: str, root: str, opened: Opened) -> None:
+    """Refuse a file that is not within the root, or that has been replaced since it was opened. Raises OSError."""
+    real = os.path.realpath(path)
+    if not real.startswith(root.rstrip("/") + "/"):
+        raise PermissionError(errno.EPERM, "it leads out of the site", path)
+    if not os.path.samestat(os.lstat(real), opened.status):
+        raise FileNotFoundError(errno.ENOENT, "it is being replaced", path)
+
+
+def _read(opened: Opened) -> bytes | None:
+    """All of a small file; None: it is being written."""
+    body = os.pread(opened.fd, opened.status.st_size + 1, 0)
+    now = os.fstat(opened.fd)
+    same = len(body) == now.st_size and (now.st_mtime_ns, now.st_size) == opened.identity[:2]
+    return body if same else None
+
+
+async def _read_parts(opened: Opened, parts: list[tuple[bytes, int, int]], end: bytes) -> AsyncGenerator[bytes]:
+    """The pieces of an answer with several parts. `opened` is held, so the file is closed whether it is sent or not."""
+    for head, start, stop in parts:
+        yield head
+        while start < stop:
+            chunk = os.pread(opened.fd, min(CHUNK, stop - start), start)
+            if not chunk:  # no answer must look complete that is not
+                raise ConnectionError("the file has become shorter while it was sent")
+            yield chunk
+            start += len(chunk)
+    yield end

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from .media import is_text
-from .static import inside
 
 MAX_PAGE = 1_000_000
 """Bytes of a file that becomes a page because code is in it (as in the ancestor); `.dyn.` in the name has no limit."""
@@ -45,6 +44,12 @@ class File(NamedTuple):
     page: bool
     cached: bool
     status: int
+
+
+def inside(path: str, root: str) -> bool:
+    """Whether a path, with all symbolic links followed, is within the root, itself a real path."""
+    real = os.path.realpath(path)
+    return real == root or real.startswith(root.rstrip("/") + "/")
 
 
 def holds_code(fd: int, text: bool = False) -> bool:

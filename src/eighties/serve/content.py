@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import logs
 from .loader import Entry, LoadError, Program
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # A name in main.py under which it may give another store than the cookie's.
 STORE = "session_store"
+# Its functions around every page.
+HOOKS = ("on_before_http", "on_after_http")
 
 
 def use_master_key() -> None:
@@ -45,11 +47,27 @@ def attach(program: Program, entry: Entry, settings: Settings, session_key: str)
     from ..pages.site import Site
 
     names = program.names
+    _check_names(names, entry.name)
     store = names[STORE] if STORE in names else _cookie_store(session_key)
     site = Site(entry.root, names, store, static=not settings.no_static, dev=settings.dev)
     program.app.contents = site
     _warm(site)
     return site
+
+
+def _check_names(names: dict[str, Any], name: str) -> None:
+    """What a site's program may define must be what it is taken for. Raises LoadError."""
+    import inspect
+
+    for hook in HOOKS:
+        value = names.get(hook)
+        if value is not None and (not callable(value) or inspect.isgeneratorfunction(inspect.unwrap(value))):
+            raise LoadError(
+                f"{name}: {hook} must be a function, def or async def, which takes method, endpoint, session"
+            )
+    store = names.get(STORE)
+    if STORE in names and not all(callable(getattr(store, method, None)) for method in ("load", "save")):
+        raise LoadError(f"{name}: {STORE} must be a store of sessions, with load and save, not {type(store).__name__}")
 
 
 def _cookie_store(session_key: str) -> Store:
