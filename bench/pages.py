@@ -7,6 +7,7 @@ run side by side and are asked one after the other, so that what is compared is 
 import argparse
 import json
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -20,7 +21,7 @@ import nginx
 from bars import NONE, TIMES, Bar, at_most, cpu_ratio
 from exchange import body_of, connect, exchange, field_of, free_port, status_of
 from loads import Load, run
-from machine import describe
+from machine import busy_seconds, describe
 from peers import BODY, PATH, floor, serving
 from processes import Server, ServerError
 from rounds import Record, say
@@ -40,6 +41,7 @@ PAGE_OVER_FLOOR = 1.45
 STYLE_OVER_FLOOR = 1.05
 IMAGE_OVER_NGINX = 1.0
 TABLE = 1.5  # ms
+OTHERS = 0.15  # of a core: with more the figures are not to be trusted
 START = 1.0  # seconds to the first answer
 MORE = 10.0  # MB
 
@@ -72,17 +74,27 @@ class Crowd:
     memory: list[int] = field(default_factory=list)  # after the first answer
     asked: list[int] = field(default_factory=list)  # after 1,000
 
+    def add(self, seconds: float, memory: int, asked: int) -> None:
+        self.starts.append(seconds)
+        self.memory.append(memory)
+        self.asked.append(asked)
+
     def start(self) -> float | None:
         return median(self.starts) if self.starts else None
 
 
 @dataclass
 class Figures:
-    """All that was measured: by case, and by number of pages."""
+    """All that was measured: by case, and by number of pages.
+
+    Attributes:
+        others: of each load, what programs that are no part of it used meanwhile, in cores.
+    """
 
     records: dict[str, Record]
     crowds: dict[int, Crowd]
     notes: list[str]
+    others: list[float] = field(default_factory=list)
 
 
 def all_cases() -> dict[str, Case]:
@@ -171,7 +183,6 @@ class Bench:
             try:
                 found[key] = nginx.configure(own, self.site / ROOT, ports[key], key == CACHING)
             except UnavailableError as error:
-                self.note(str(error))
                 for name, case in self.cases.items():
                     if case.server == key:
                         self.figures.records[name].reason = str(error)
@@ -194,8 +205,14 @@ class Bench:
             for key in keys[turn:] + keys[:turn]:
                 case = self.cases[key]
                 self.measure(key, servers[case.server], ports[case.server], number)
-        for count, pages in self.crowds.items():
-            self.weigh(count, pages)
+        try:
+            weights = {count: self.weigh(count, pages) for count, pages in self.crowds.items()}
+        except (ServerError, OSError) as error:
+            self.note(f"number of pages: {error}")
+            say(f"    {error}")
+            return
+        for count, (seconds, memory, asked) in weights.items():
+            self.figures.crowds[count].add(seconds, memory, asked)
 
     def measure(self, key: str, server: Server, port: int, number: int) -> None:
         """One case. One that fails is left out from then on."""
@@ -203,7 +220,10 @@ class Bench:
         try:
             load = self.check(case, record, port)
             url = f"http://127.0.0.1:{port}{case.path}"
+            before = _of_others()
             sample = run(server, load, url, self.seconds, self.cores[1])
+            spent = _of_others() - before - sample.cpu_us * sample.requests / 1e6
+            self.figures.others.append(max(spent, 0.0) / sample.seconds)
         except (ServerError, OSError) as error:
             server.check()
             record.reason = str(error)
@@ -230,10 +250,9 @@ class Bench:
         record.answer_bytes = len(answer)
         return replace(LOAD, fields=fields, refused=case.status >= 400)
 
-    def weigh(self, count: int, pages: list[Page]) -> None:
-        """Start and memory of a server with so many pages."""
+    def weigh(self, count: int, pages: list[Page]) -> tuple[float, int, int]:
+        """Seconds to the first answer of a server with so many pages, and its worker's memory then and when asked."""
         port = free_port()
-        crowd = self.figures.crowds[count]
         with self.start(serving(str(self.folder / str(count))), port) as server:
             seconds, answer = server.first_answer(port, pages[-1].path)
             if status_of(answer) != 200:
@@ -244,10 +263,14 @@ class Bench:
                     if body_of(exchange(connection, page.path)) != page.body:
                         raise ServerError(f"{page.path}: a wrong answer")
             asked = server.memory(workers=True).pss
-        crowd.starts.append(seconds)
-        crowd.memory.append(memory)
-        crowd.asked.append(asked)
         say(f"    {count} pages: {seconds * 1e3:.0f} ms to the first answer, {asked / 1e6:.1f} MB")
+        return seconds, memory, asked
+
+
+def _of_others() -> float:
+    """CPU seconds that all programs have used, but for the bench and its wrk."""
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return busy_seconds() - own.ru_utime - own.ru_stime - children.ru_utime - children.ru_stime
 
 
 # ---- results ----
@@ -300,9 +323,16 @@ def write(bench: Bench, settings: str, quick: bool, folder: Path) -> None:
     figures, cases = bench.figures, bench.cases
     folder.mkdir(parents=True, exist_ok=True)
     left_out = [f"- {record.title}: {record.reason}" for record in figures.records.values() if record.reason]
+    left_out += [f"- {note}" for note in figures.notes]
+    others = median(figures.others) if figures.others else 0.0
     lines = ["# Bench results: pages", ""]
     if quick:
         lines += ["**A quick run, to see that the bench works: these are no figures to quote.**", ""]
+    if others > OTHERS:
+        lines += [
+            "**The machine had other work meanwhile. Then the floor costs more, and what is above it looks less.**"
+        ]
+        lines += [""]
     lines += [
         f"## Server CPU per request, µs, {LOAD.title}",
         "",
@@ -328,7 +358,7 @@ def write(bench: Bench, settings: str, quick: bool, folder: Path) -> None:
         "",
         "## Method",
         "",
-        settings,
+        f"{settings} Other programs used {others:.2f} cores meanwhile.",
         "",
     ]
     (folder / "pages.md").write_text("\n".join(lines), encoding="utf-8")
@@ -369,6 +399,7 @@ def main() -> None:
     write(bench, settings, chosen.quick, chosen.out)
     for bar in judge(bench.figures):
         say(f"{bar.verdict:>12}  {bar.title}: {bar.measured} ({bar.asked})")
+    say(f"written: {chosen.out}/pages.md, pages.json")
 
 
 if __name__ == "__main__":

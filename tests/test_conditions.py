@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eighties.media import media_type
 from eighties.pages.conditions import choose_coding, parse_date
-from eighties.pages.static import media_type
 
 
 def test_x_gzip_is_gzip() -> None:

@@ -101,7 +101,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("answers")
     pages = {
         "status": "<?py status(query['s'] if query.get('text') else int(query['s'])) ?>body",
-        "header": "<?py header('X-A', 1); header('x-a', 'two')\nheader('Link', '<a>'); header('Link', '<b>', add=True) ?>",
+        "header": "<?py header('X-A', 1); header('x-a', 'two')\n"
+        "header('Link', '<a>'); header('Link', '<b>', add=True) ?>",
         "type.dyn.json": "<?py write({'a': 1}) ?>",
         "type": "<?py header('content-type', 'text/calendar') ?>x",
         "split": "<?py header('X-A', 'a\\r\\nX-B: b') ?>",
@@ -112,7 +113,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "redirect_parallel": "#! parallel\n<?pya await slow(1)\nredirect('/x') ?>a"
         "<?pya await slow(1, 5)\ncalls.append('after') ?>",
         "redirect_bad": "<?py redirect('/x', 200) ?>",
-        "cookie": "<?py set_cookie('a', '1', max_age=60, httponly=True)\nset_cookie('b', cookies.get('b', '') + '2') ?>",
+        "cookie": "<?py set_cookie('a', '1', max_age=60, httponly=True)\n"
+        "set_cookie('b', cookies.get('b', '') + '2') ?>",
         "http_error": "<?py raise HTTPError(418, 'short and stout') ?>",
         "calls": "<?py write(calls) ?>",
         "post_render_bad": "<?py post_render(lambda text: 5) ?>",

@@ -181,7 +181,7 @@ def test_text_with_code_is_a_page_whatever_its_name(serve: Serve, tmp_path: Path
 
 
 def test_what_is_no_page(serve: Serve, tmp_path: Path) -> None:
-    files = {
+    files: dict[str, str | bytes] = {
         "a.txt": "no code",
         "picture.png": b"\x89PNG\0<?py 1/0 ?>",
         "static/x.html": "<?py shown ?>",

@@ -15,8 +15,8 @@ from urllib.parse import quote
 
 from ..app import Entry, drive
 from ..http import TEXT, Response, to_response
+from ..media import is_text, media_type
 from .compiler import CompiledPage, compile_page
-from .media import is_text, media_type
 from .page import Context, PageEnd
 from .scanner import PageError
 from .static import MemoryCache, ServedFile

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .media import is_text
+from ..media import is_text
 
 MAX_PAGE = 1_000_000
 """Bytes of a file that becomes a page because code is in it (as in the ancestor); `.dyn.` in the name has no limit."""
