@@ -204,19 +204,10 @@ def shown(value: Any) -> str:
     return "; ".join(f"{name}: {text}" for name, text in pairs) if isinstance(value, (dict, list)) else str(value)
 
 
-# What py_static.c decides otherwise: a weak tag is not compared weakly, and a repeated date is none.
-WRONG_IN_MEMORY: list[Asked] = [
-    {"If-None-Match": "W/{tag}"},
-    [("If-Modified-Since", DATE), ("If-Modified-Since", DATE)],
-]
-
-
 def condition_rows() -> Iterator[Any]:
     for name in KINDS:
         for status, headers in CONDITIONS:
-            wrong = name == "memory.txt" and headers in WRONG_IN_MEMORY
-            marks = [pytest.mark.xfail(strict=True)] if wrong else []
-            yield pytest.param(name, status, headers, marks=marks, id=f"{name}: {shown(headers)}: {status}")
+            yield pytest.param(name, status, headers, id=f"{name}: {shown(headers)}: {status}")
 
 
 @pytest.mark.parametrize(("name", "status", "headers"), list(condition_rows()))
