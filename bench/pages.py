@@ -215,7 +215,7 @@ class Bench:
             self.figures.crowds[count].add(seconds, memory, asked)
 
     def measure(self, key: str, server: Server, port: int, number: int) -> None:
-        """One case. One that fails is left out from then on."""
+        """One case. One that fails the first time is left out from then on."""
         case, record = self.cases[key], self.figures.records[key]
         try:
             load = self.check(case, record, port)
@@ -226,7 +226,10 @@ class Bench:
             self.figures.others.append(max(spent, 0.0) / sample.seconds)
         except (ServerError, OSError) as error:
             server.check()
-            record.reason = str(error)
+            if record.samples:
+                record.note(str(error))
+            else:
+                record.reason = str(error)
             say(f"    {case.title}: {error}")
             return
         record.samples.setdefault(load.key, {})[number] = sample
@@ -323,6 +326,7 @@ def write(bench: Bench, settings: str, quick: bool, folder: Path) -> None:
     figures, cases = bench.figures, bench.cases
     folder.mkdir(parents=True, exist_ok=True)
     left_out = [f"- {record.title}: {record.reason}" for record in figures.records.values() if record.reason]
+    left_out += [f"- {record.title}: {note}" for record in figures.records.values() for note in record.notes]
     left_out += [f"- {note}" for note in figures.notes]
     others = median(figures.others) if figures.others else 0.0
     lines = ["# Bench results: pages", ""]
