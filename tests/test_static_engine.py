@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sockets import House, Peer, in_house, make_engine, turns, until
+from sockets import PATIENCE, House, Peer, in_house, make_engine, turns, until
 from wire import Answer, read_answer, read_answers
 
 from eighties import Request
@@ -97,9 +97,18 @@ class Site:
         peer = await self.connect()
         lines = [f"{method} {target} HTTP/1.1", "Host: x", "Connection: close", *fields, "", ""]
         await peer.send("\r\n".join(lines).encode("latin-1") + body)
-        answer, rest = read_answer(await peer.receive_all(), method)
+        answer, rest = read_answer(await heard(peer), method)
         assert rest == b"" and answer.get("connection") == "close"
         return answer
+
+
+async def heard(peer: Peer) -> bytes:
+    """All that comes until the connection is closed."""
+    data = bytearray()
+    async with asyncio.timeout(PATIENCE):
+        while chunk := await peer.loop.sock_recv(peer.sock, 1 << 16):
+            data += chunk
+    return bytes(data)
 
 
 async def new_second(site: Site) -> None:
@@ -280,7 +289,7 @@ async def test_pipelined(site: Site) -> None:
     ranged = one[:-2] + b"Range: bytes=0-1\r\n\r\n"
     last = one[:-2] + b"Connection: close\r\n\r\n"
     await peer.send((one + head + ranged) * 10 + last)
-    answers = read_answers(await peer.receive_all(), ["GET", "HEAD", "GET"] * 10 + ["GET"])
+    answers = read_answers(await heard(peer), ["GET", "HEAD", "GET"] * 10 + ["GET"])
     assert [answer.body for answer in answers] == [LONG, b"", b"handler"] * 10 + [LONG]
     assert site.house.engine.stats()["requests"] == 31 and site.handled == 10
 
@@ -289,7 +298,7 @@ async def test_pipelined(site: Site) -> None:
 async def test_split_requests(site: Site) -> None:
     peer = await site.connect()
     await peer.send_each(b'GET /a.css HTTP/1.1\r\nHost: x\r\nIf-None-Match: W/"a"\r\nConnection: close\r\n\r\n')
-    answer, _ = read_answer(await peer.receive_all())
+    answer, _ = read_answer(await heard(peer))
     assert answer.status == 304 and site.handled == 0
 
 
@@ -297,11 +306,11 @@ async def test_split_requests(site: Site) -> None:
 async def test_http_1_0(site: Site) -> None:
     peer = await site.connect()
     await peer.send(b"GET /a.css HTTP/1.0\r\n\r\n")
-    answer, rest = read_answer(await peer.receive_all())
+    answer, rest = read_answer(await heard(peer))
     assert answer.body == BODY and answer.get("connection") == "close" and rest == b""
     peer = await site.connect()
     await peer.send(b"GET /a.css HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" * 2 + b"GET /a.css HTTP/1.0\r\n\r\n")
-    answers = read_answers(await peer.receive_all())
+    answers = read_answers(await heard(peer))
     assert [answer.get("connection") for answer in answers] == ["keep-alive", "keep-alive", "close"]
     assert site.handled == 0
 
@@ -312,7 +321,7 @@ async def test_half_closed(site: Site) -> None:
     peer = await site.connect()
     await peer.send(b"GET /a.css HTTP/1.1\r\nHost: x\r\n\r\n")
     peer.end()
-    answer, _ = read_answer(await peer.receive_all())
+    answer, _ = read_answer(await heard(peer))
     assert answer.body == BODY
 
 
@@ -321,7 +330,7 @@ async def test_drain(site: Site) -> None:
     peer = await site.connect()
     await peer.send(b"GET /a.css HTTP/1.1\r\nHost: x\r\n\r\n")
     site.house.engine.drain()
-    answer, _ = read_answer(await peer.receive_all())
+    answer, _ = read_answer(await heard(peer))
     assert answer.body == BODY and answer.get("connection") == "close"
 
 
@@ -455,7 +464,7 @@ async def test_file_replaced_under_an_answer(site: Site) -> None:
     site.house.engine.set_routes([])
     del site.route
     gc.collect()
-    answer, _ = read_answer(await peer.receive_all())
+    answer, _ = read_answer(await heard(peer))
     assert answer.body == MUCH
 
 
@@ -494,7 +503,7 @@ async def test_handler_replaces_everything(site: Site) -> None:
     ranged = one[:-2] + b"Range: bytes=0-1\r\n\r\n"
     post = b"POST /a.css HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
     await peer.send(one + ranged + one + post + one + one[:-2] + b"Connection: close\r\n\r\n")
-    answers = read_answers(await peer.receive_all())
+    answers = read_answers(await heard(peer))
     assert [answer.body for answer in answers] == [BODY, b"handler", new, b"handler", new, new]
 
 
