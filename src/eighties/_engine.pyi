@@ -228,10 +228,10 @@ class Response:
 class StaticFile:
     """A small file that the engine answers from memory: whole, or 304, or the sibling encoded as the client likes it.
 
-    That is for GET and HEAD, where it is the `file` of a Route whose status is 200 and which is no fallback. Whatever is
-    more (ranges, lists of entity tags, weighed encodings, other dates than its own, fields that stand twice, bodies) goes
-    to the handler of the Route; so does a file that has changed or is gone, and one whose encoded sibling has. They are
-    looked at once a second; before each answer where the target has a query, for browsers keep what they get then.
+    That is for GET and HEAD, where it is the `file` of a Route whose status is 200 and which is no fallback. Whatever
+    is more (ranges, lists of entity tags, weighed encodings, other dates than its own, fields that stand twice, bodies)
+    goes to the handler of the Route; so does a file that has changed or is gone, and one whose encoded sibling has.
+    They are looked at once a second; before each answer where the target has a query, for browsers keep what they get.
     """
 
     def __new__(
@@ -252,10 +252,10 @@ class StaticFile:
         `path` is looked at as it is: absolute, or the working folder must stay. By `mtime_ns`, `size` and `inode`, as
         `os.stat` tells them, a change is told. `content_type` may be empty: none is sent.
 
-        `fields`: the other field lines, of the 200 and of the 304, each with its CRLF: b"Vary: Accept-Encoding\\r\\n".
-        ETag and Last-Modified, with the values given here, are the caller's to put there; Content-Encoding of an encoded
-        sibling; and Vary of all of them. Not those that the engine writes: Content-Type, Content-Length, Date, Server,
-        Connection and what else bears on framing.
+        `fields`: the other field lines, of 200 and 304, each with its CRLF: b"Vary: Accept-Encoding\\r\\n".
+        ETag and Last-Modified, with the values given here, are the caller's to put there; Content-Encoding of an
+        encoded sibling; and Vary of all of them. Not those that the engine writes: Content-Type, Content-Length, Date,
+        Server, Connection and what else bears on framing.
 
         `encodings`: content codings, in small letters, with the file's siblings; the preferred first, three at most. A
         sibling has none itself.
