@@ -248,6 +248,19 @@ static void check_runs(const conn *c, bool keep_alive) {
   if (!keep_alive && n_closers < CLOSERS) closers[n_closers++] = c;
 }
 
+/* py_static.c: an answer without an exchange. */
+static bool up_answer(conn *c, const http1_head *head, const router_match *match) {
+  unsigned how = choice();
+  touch(head->bytes);
+  assert(!c->exchange && match->route && c->out == OUT_OWED && !head->chunked && !head->length);
+  if (how % 4 != 3) return false;
+  check_runs(c, head->keep_alive);
+  size_t len = how & 4 ? BIG_BYTES : 5;
+  answer a = {.status = how & 8 ? 304 : 200, .length = (int64_t)(how & 8 ? 0 : len), .extra = {"X: y\r\n", 6}};
+  if (!answer_head(c, &a) || (!c->is_head && !(how & 8) && !write_owned(c, len))) conn_close(c);
+  return true;
+}
+
 static bool up_begin(conn *c, const http1_head *head, const router_match *match, bool *stream) {
   unsigned how = choice();
   touch(head->bytes);
@@ -331,6 +344,7 @@ static void up_log(server *server, bool error, const char *message) {
 }
 
 static const upcalls calls = {
+    .answer = up_answer,
     .begin = up_begin,
     .keep = up_keep,
     .run = up_run,

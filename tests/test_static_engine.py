@@ -8,119 +8,19 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import socket
 import sys
 from array import array
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sockets import House, Peer, in_house, make_engine, turns, until
-from wire import Answer, read_answer, read_answers
+from sockets import House, make_engine, turns, until
+from static_engine import BODY, CLOCK, LONG, MUCH, Site, describe, heard, new_second, static
+from wire import read_answer, read_answers
 
 from eighties import Request
 from eighties._engine import SCOREBOARD, Route, StaticFile
-
-BODY = b"body { color: red }\n"
-LONG = bytes(range(256)) * 400  # sent from where it is, not copied
-MUCH = LONG * 160  # more than the kernel holds
-CLOCK = 1_445_412_480
-
-
-def describe(path: Path, body: bytes, etag: str, *more: str) -> dict[str, Any]:
-    """What StaticFile is told of a file."""
-    status = path.stat()
-    date = formatdate(status.st_mtime_ns // 10**9, usegmt=True)
-    lines = [f"ETag: {etag}", f"Last-Modified: {date}", *more]
-    return {
-        "mtime_ns": status.st_mtime_ns,
-        "size": status.st_size,
-        "inode": status.st_ino,
-        "content_type": b"text/css",
-        "fields": "".join(f"{line}\r\n" for line in lines).encode(),
-        "etag": etag.encode(),
-        "last_modified": date.encode(),
-        "body": body,
-    }
-
-
-class Site:
-    """A file with a Route, on an engine that listens."""
-
-    def __init__(self, house: House, folder: Path, *codings: str, body: bytes = BODY) -> None:
-        self.house = house
-        self.path = folder / "a.css"
-        self.write(self.path, body)
-        self.siblings = {coding: folder / f"a.css.{coding}" for coding in codings}
-        for coding, path in self.siblings.items():
-            self.write(path, coding.encode() * 10)
-        self.file = self.make(body)
-        self.route = Route("/a.css", "GET", self.handler, name="a", file=self.file)
-        self.handled = 0
-        house.engine.set_routes([self.route])
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.address = listener.getsockname()
-            house.engine.listen(listener.fileno())
-
-    def make(self, body: bytes = BODY) -> StaticFile:
-        encodings = [
-            (coding.encode(), StaticFile(path, **describe(path, path.read_bytes(), f'"{coding}"', self.coded(coding))))
-            for coding, path in self.siblings.items()
-        ]
-        more = ["Vary: Accept-Encoding"] if encodings else []
-        return StaticFile(self.path, **describe(self.path, body, '"a"', *more), encodings=encodings)
-
-    @staticmethod
-    def coded(coding: str) -> str:
-        return f"Content-Encoding: {coding}\r\nVary: Accept-Encoding"
-
-    @staticmethod
-    def write(path: Path, body: bytes, clock: int = CLOCK) -> None:
-        path.write_bytes(body)
-        os.utime(path, (clock, clock))
-
-    def handler(self, request: Request) -> str:
-        self.handled += 1
-        return "handler"
-
-    async def connect(self) -> Peer:
-        sock = socket.socket()
-        self.house.peers.append(sock)
-        sock.setblocking(False)
-        await self.house.loop.sock_connect(sock, self.address)
-        return Peer(self.house.loop, sock)
-
-    async def ask(self, *fields: str, target: str = "/a.css", method: str = "GET", body: bytes = b"") -> Answer:
-        """One request on a connection of its own, that is closed; the only answer."""
-        peer = await self.connect()
-        lines = [f"{method} {target} HTTP/1.1", "Host: x", "Connection: close", *fields, "", ""]
-        await peer.send("\r\n".join(lines).encode("latin-1") + body)
-        answer, rest = read_answer(await peer.receive_all(), method)
-        assert rest == b"" and answer.get("connection") == "close"
-        return answer
-
-
-async def new_second(site: Site) -> None:
-    """Until the engine looks at its files again; its clock is the monotonic one."""
-    loop = site.house.loop
-    start = int(loop.time())
-    await until(lambda: int(loop.time()) > start)
-
-
-def static(*codings: str, body: bytes = BODY) -> Callable[[Callable[[Site], Awaitable[None]]], Callable[..., None]]:
-    """A test of a site, `async def test_it(site)`, whose file has siblings of these codings."""
-
-    def decorate(test: Callable[[Site], Awaitable[None]]) -> Callable[..., None]:
-        async def run(house: House, tmp_path: Path) -> None:
-            await test(Site(house, tmp_path, *codings, body=body))
-
-        run.__name__, run.__doc__ = test.__name__, test.__doc__
-        return in_house(run)
-
-    return decorate
-
 
 # ---- answers ----
 
@@ -280,7 +180,7 @@ async def test_pipelined(site: Site) -> None:
     ranged = one[:-2] + b"Range: bytes=0-1\r\n\r\n"
     last = one[:-2] + b"Connection: close\r\n\r\n"
     await peer.send((one + head + ranged) * 10 + last)
-    answers = read_answers(await peer.receive_all(), ["GET", "HEAD", "GET"] * 10 + ["GET"])
+    answers = read_answers(await heard(peer), ["GET", "HEAD", "GET"] * 10 + ["GET"])
     assert [answer.body for answer in answers] == [LONG, b"", b"handler"] * 10 + [LONG]
     assert site.house.engine.stats()["requests"] == 31 and site.handled == 10
 
@@ -289,7 +189,7 @@ async def test_pipelined(site: Site) -> None:
 async def test_split_requests(site: Site) -> None:
     peer = await site.connect()
     await peer.send_each(b'GET /a.css HTTP/1.1\r\nHost: x\r\nIf-None-Match: W/"a"\r\nConnection: close\r\n\r\n')
-    answer, _ = read_answer(await peer.receive_all())
+    answer, _ = read_answer(await heard(peer))
     assert answer.status == 304 and site.handled == 0
 
 
@@ -297,11 +197,11 @@ async def test_split_requests(site: Site) -> None:
 async def test_http_1_0(site: Site) -> None:
     peer = await site.connect()
     await peer.send(b"GET /a.css HTTP/1.0\r\n\r\n")
-    answer, rest = read_answer(await peer.receive_all())
+    answer, rest = read_answer(await heard(peer))
     assert answer.body == BODY and answer.get("connection") == "close" and rest == b""
     peer = await site.connect()
     await peer.send(b"GET /a.css HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" * 2 + b"GET /a.css HTTP/1.0\r\n\r\n")
-    answers = read_answers(await peer.receive_all())
+    answers = read_answers(await heard(peer))
     assert [answer.get("connection") for answer in answers] == ["keep-alive", "keep-alive", "close"]
     assert site.handled == 0
 
@@ -312,7 +212,7 @@ async def test_half_closed(site: Site) -> None:
     peer = await site.connect()
     await peer.send(b"GET /a.css HTTP/1.1\r\nHost: x\r\n\r\n")
     peer.end()
-    answer, _ = read_answer(await peer.receive_all())
+    answer, _ = read_answer(await heard(peer))
     assert answer.body == BODY
 
 
@@ -321,7 +221,7 @@ async def test_drain(site: Site) -> None:
     peer = await site.connect()
     await peer.send(b"GET /a.css HTTP/1.1\r\nHost: x\r\n\r\n")
     site.house.engine.drain()
-    answer, _ = read_answer(await peer.receive_all())
+    answer, _ = read_answer(await heard(peer))
     assert answer.body == BODY and answer.get("connection") == "close"
 
 
@@ -455,7 +355,7 @@ async def test_file_replaced_under_an_answer(site: Site) -> None:
     site.house.engine.set_routes([])
     del site.route
     gc.collect()
-    answer, _ = read_answer(await peer.receive_all())
+    answer, _ = read_answer(await heard(peer))
     assert answer.body == MUCH
 
 
@@ -494,7 +394,7 @@ async def test_handler_replaces_everything(site: Site) -> None:
     ranged = one[:-2] + b"Range: bytes=0-1\r\n\r\n"
     post = b"POST /a.css HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
     await peer.send(one + ranged + one + post + one + one[:-2] + b"Connection: close\r\n\r\n")
-    answers = read_answers(await peer.receive_all())
+    answers = read_answers(await heard(peer))
     assert [answer.body for answer in answers] == [BODY, b"handler", new, b"handler", new, new]
 
 
@@ -508,133 +408,3 @@ async def test_one_file_of_several_routes(site: Site) -> None:
     routes[1].file = None
     assert (await site.ask(target="/0?v")).body == b"handler"
     assert (await site.ask(target="/2")).body == b"handler"
-
-
-def test_attribute(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    path.write_bytes(BODY)
-    file = StaticFile(path, **describe(path, BODY, '"a"'))
-    route = Route("/", "GET", lambda request: None, name="a")
-    assert route.file is None
-    for one in (file, None, file):
-        route.file = one
-        assert route.file is one
-    with pytest.raises(TypeError, match="file is a StaticFile or None"):
-        route.file = "a"  # type: ignore[assignment]
-    with pytest.raises(TypeError, match="file is a StaticFile or None"):
-        Route("/", "GET", lambda request: None, name="a", file=route)  # type: ignore[arg-type]
-    assert route.file is file
-    del route.file
-    assert route.file is None
-
-
-class Bytes(bytes):
-    """Refers to something."""
-
-    other: object
-
-
-def test_nothing_is_left(tmp_path: Path) -> None:
-    """No circle goes through a StaticFile: of bytes that are not exactly that, a copy is taken."""
-    path = tmp_path / "a"
-    path.write_bytes(BODY)
-    given = describe(path, BODY, '"a"')
-    for which in ("content_type", "fields", "etag", "last_modified", "body"):
-        given[which] = Bytes(given[which])
-    coding, place = Bytes(b"br"), Bytes(os.fsencode(path))
-    sibling = StaticFile(path, **describe(path, BODY, '"a"'))
-    before = sys.getrefcount(sibling)
-    route = Route("/", "GET", lambda request: None, name="a")
-    for value in (*given.values(), coding, place):
-        if isinstance(value, Bytes):
-            value.other = route
-    route.file = StaticFile(place, **given, encodings=[(coding, sibling)])
-    assert sibling in gc.get_referents(route.file) and route.file in gc.get_referents(route)
-    del route, given, coding, place, value
-    gc.collect()
-    after = sys.getrefcount(sibling)
-    assert after == before
-
-
-# ---- what is refused ----
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "reason"),
-    [
-        ("fields", b"A: b", "a field line does not end with CRLF"),
-        ("fields", b"A: b\r\n\r\nHTTP/1.1 200 OK\r\n", "a field line does not begin with a name"),
-        ("fields", b"A: b\nB: c\r\n", "a field's value holds a control character"),
-        ("fields", b"A: \0\r\n", "a field's value holds a control character"),
-        ("fields", b"Content-Length: 5\r\n", "a field is the engine's to set"),
-        ("content_type", b"text/css\r\nX: y", "content_type holds a control character"),
-        ("content_type", b"a\0", "content_type holds a control character"),
-        ("last_modified", b"\n", "last_modified holds a control character"),
-        ("etag", b"a", "etag is no entity tag"),
-        ("etag", b'"a"\r\nX: "y"', "etag is no entity tag"),
-        ("etag", b'"a\0"', "etag is no entity tag"),
-        ("path", "a\0b", "embedded null"),
-        ("path", b"a\0b", "embedded null"),
-    ],
-)
-def test_refused(tmp_path: Path, name: str, value: object, reason: str) -> None:
-    """What would split a head, or is not what it says."""
-    path = tmp_path / "a"
-    path.write_bytes(BODY)
-    given = {"path": path} | describe(path, BODY, '"a"') | {name: value}
-    with pytest.raises(ValueError, match=reason):
-        StaticFile(given.pop("path"), **given)
-
-
-def test_arguments(tmp_path: Path) -> None:
-    """All of them, each of its type."""
-    path = tmp_path / "a"
-    path.write_bytes(BODY)
-    given = describe(path, BODY, '"a"')
-    file = StaticFile(path, **given)
-    assert StaticFile(path=path, **given, encodings=[(b"br", file)])
-    for name in given:
-        less = {other: value for other, value in given.items() if other != name}
-        several: list[dict[str, Any]] = [{}, {"encodings": []}]
-        for more in several:
-            with pytest.raises(TypeError, match="takes path and every keyword"):
-                StaticFile(path, **less, **more)
-        with pytest.raises(TypeError):
-            StaticFile(path, **given | {name: None})
-        with pytest.raises(TypeError):
-            StaticFile(path, **given | {name: "text"})
-    wrong: list[tuple[Any, ...]] = [(), (None,), (path, path), (5,)]
-    for arguments in wrong:
-        with pytest.raises(TypeError):
-            StaticFile(*arguments, **given)
-    with pytest.raises(TypeError):
-        type("Other", (StaticFile,), {})
-
-
-def test_encodings_that_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    path.write_bytes(BODY)
-    given = describe(path, BODY, '"a"')
-    file = StaticFile(path, **given)
-    nested = StaticFile(path, **given, encodings=((b"br", file),))
-    wrong: list[tuple[Any, type[Exception], str]] = [
-        (5, TypeError, "not iterable"),
-        ([5], TypeError, "tuples of a content coding and a StaticFile"),
-        ([[b"br", file]], TypeError, "tuples of a content coding and a StaticFile"),
-        ([(b"br",)], TypeError, "encodings"),
-        ([("br", file)], TypeError, "bytes"),
-        ([(b"br", b"file")], TypeError, "StaticFile"),
-        ([(b"Br", file)], ValueError, "token in small letters"),
-        ([(b"b r", file)], ValueError, "token in small letters"),
-        ([(b"", file)], ValueError, "token in small letters"),
-        ([(b"a", file)] * 4, ValueError, "three encodings at most"),
-        ([(b"br", nested)], ValueError, "no encodings of its own"),
-        ((1 / 0 for _ in "x"), ZeroDivisionError, "division"),
-    ]
-    before = sys.getrefcount(file)
-    for encodings, error, reason in wrong:
-        with pytest.raises(error, match=reason):
-            StaticFile(path, **given, encodings=encodings)
-    del encodings, wrong
-    gc.collect()
-    assert sys.getrefcount(file) <= before
