@@ -247,15 +247,16 @@ class StaticFile:
         last_modified: bytes,
         body: bytes,
         encodings: Sequence[tuple[bytes, StaticFile]] = ...,
+        more: bytes = ...,
     ) -> StaticFile:
         """
         `path` is looked at as it is: absolute, or the working folder must stay. By `mtime_ns`, `size` and `inode`, as
         `os.stat` tells them, a change is told. `content_type` may be empty: none is sent.
 
-        `fields`: the other field lines, of 200 and 304, each with its CRLF: b"Vary: Accept-Encoding\\r\\n".
-        ETag and Last-Modified, with the values given here, are the caller's to put there; Content-Encoding of an
-        encoded sibling; and Vary of all of them. Not those that the engine writes: Content-Type, Content-Length, Date,
-        Server, Connection and what else bears on framing.
+        `fields`: the other field lines, each with its CRLF: b"Vary: Accept-Encoding\\r\\n", of 200 and 304; `more`: those
+        of the 200 alone (RFC 9110 §15.4.5). ETag and Last-Modified, with the values given here, are the caller's to put
+        there; Content-Encoding of an encoded sibling; and Vary of all of them. Not those that the engine writes:
+        Content-Type, Content-Length, Date, Server, Connection and what else bears on framing.
 
         `encodings`: content codings, in small letters, with the file's siblings; the preferred first, three at most. A
         sibling has none itself.

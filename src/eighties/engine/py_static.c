@@ -11,6 +11,7 @@
 struct static_object {
   PyObject_HEAD
   PyObject *path, *content_type, *fields, *etag, *last_modified, *body; /* bytes */
+  PyObject *whole_fields; /* and those that a 304 does not have (RFC 9110 section 15.4.5) */
   /* Encoded siblings, the preferred first. They have none themselves, so nothing here leads back to here. */
   PyObject *names[STATIC_ENCODINGS]; /* of their content codings, bytes */
   span codings[STATIC_ENCODINGS];    /* the same */
@@ -55,7 +56,7 @@ static bool put_body(conn *c, static_object *f) {
 }
 
 static bool put_answer(conn *c, static_object *f, bool modified) {
-  answer a = {.status = modified ? 200 : 304, .extra = text_of(f->fields)};
+  answer a = {.status = modified ? 200 : 304, .extra = text_of(modified ? f->whole_fields : f->fields)};
   if (modified) a.content_type = text_of(f->content_type), a.length = (int64_t)PyBytes_GET_SIZE(f->body);
   return answer_head(c, &a) && (!modified || put_body(c, f));
 }
@@ -95,6 +96,7 @@ static bool check(const static_object *f) {
   if (!http1_is_value(date.at, date.len)) return refused("last_modified holds a control character");
   if (!static_is_etag(text_of(f->etag))) return refused("etag is no entity tag (RFC 9110 8.8.3)");
   const char *why = static_refuses(text_of(f->fields));
+  if (!why) why = static_refuses(text_of(f->whole_fields));
   return !why || refused(why);
 }
 
@@ -124,24 +126,30 @@ static bool take_encodings(static_object *f, PyObject *pairs) {
 }
 
 typedef struct {
-  PyObject *path, *content_type, *fields, *etag, *last_modified, *body, *encodings;
+  PyObject *path, *content_type, *fields, *etag, *last_modified, *body, *encodings, *more;
   unsigned long long mtime, size, inode;
 } description;
 
 /* With a reference to the path; the others are borrowed. */
 static bool read_description(PyObject *args, PyObject *kwargs, description *d) {
-  static char *names[] = {"path",          "mtime_ns", "size",      "inode", "content_type", "fields", "etag",
-                          "last_modified", "body",     "encodings", NULL};
+  static char *names[] = {"path", "mtime_ns",      "size", "inode",     "content_type", "fields",
+                          "etag", "last_modified", "body", "encodings", "more",         NULL};
   *d = (description){0};
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&|$KKKSSSSSO:StaticFile", names, PyUnicode_FSConverter, &d->path,
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&|$KKKSSSSSOS:StaticFile", names, PyUnicode_FSConverter, &d->path,
                                    &d->mtime, &d->size, &d->inode, &d->content_type, &d->fields, &d->etag,
-                                   &d->last_modified, &d->body, &d->encodings))
+                                   &d->last_modified, &d->body, &d->encodings, &d->more))
     return false;
   const Py_ssize_t given = PyTuple_GET_SIZE(args) + (kwargs ? PyDict_GET_SIZE(kwargs) : 0);
-  if (given - (d->encodings != NULL) == 9) return true;
-  PyErr_SetString(PyExc_TypeError, "StaticFile takes path and every keyword; only encodings may be left out");
+  if (given - (d->encodings != NULL) - (d->more != NULL) == 9) return true;
+  PyErr_SetString(PyExc_TypeError, "StaticFile takes path and every keyword; only encodings and more may be left out");
   Py_CLEAR(d->path);
   return false;
+}
+
+static PyObject *joined(PyObject *fields, PyObject *more) {
+  PyObject *both = exact(fields);
+  if (both && more) PyBytes_Concat(&both, more);
+  return both;
 }
 
 static PyObject *static_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -150,7 +158,8 @@ static PyObject *static_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
   static_object *f = (static_object *)type->tp_alloc(type, 0);
   bool fine = f && (f->path = exact(d.path)) && (f->content_type = exact(d.content_type)) &&
               (f->fields = exact(d.fields)) && (f->etag = exact(d.etag)) &&
-              (f->last_modified = exact(d.last_modified)) && (f->body = exact(d.body));
+              (f->last_modified = exact(d.last_modified)) && (f->body = exact(d.body)) &&
+              (f->whole_fields = joined(d.fields, d.more));
   Py_DECREF(d.path);
   if (fine) {
     f->mtime = d.mtime;
@@ -176,6 +185,7 @@ static void static_dealloc(PyObject *self) {
   Py_CLEAR(f->path);
   Py_CLEAR(f->content_type);
   Py_CLEAR(f->fields);
+  Py_CLEAR(f->whole_fields);
   Py_CLEAR(f->etag);
   Py_CLEAR(f->last_modified);
   Py_CLEAR(f->body);

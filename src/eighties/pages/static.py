@@ -9,6 +9,7 @@ a site's files share.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _engine
 from ..cookies import http_date
-from ..errors import HTTPError, reason
+from ..errors import HTTPError
 from ..http import BINARY, Response
 from ..media import media_type
 from .conditions import choose_coding, judge, read_ranges, wants_part
@@ -42,9 +43,14 @@ SIBLING_AGE = 2.0
 """Seconds by which an encoded sibling may be older than its file: who unpacks both does not do it at once."""
 CHUNK = 64 << 10
 """Bytes in a piece of a streamed answer of several ranges."""
+ATTEMPTS = 50
+"""How often a file is opened that is another one each time: whoever replaces it must not be faster than that."""
 
 SIBLINGS = (("br", ".br"), ("zstd", ".zst"), ("gzip", ".gz"))
 """Content codings and the endings of siblings that hold them, the preferred first (RFC 9110 §8.4.1, RFC 7932, 8878)."""
+
+NOT_MODIFIED = ("ETag", "Cache-Control", "Vary", "X-Content-Type-Options")
+"""Header fields that a 304 has, too (RFC 9110 §15.4.5)."""
 
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # opening a pipe must not wait for its writer
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO)
@@ -83,13 +89,13 @@ class Variant:
         self.body: bytes | None = None
         self.fields: Fields = []
         self.etag = f'"{identity[0]:x}-{identity[1]:x}{coding and "-"}{coding}"'
-        # Never later than Date (RFC 9110 §8.8.2.1); before 1970 there is no HTTP
-        self.last_modified = max(0, min(identity[0] // 10**9, int(time.time())))
+        # Never later than Date (RFC 9110 §8.8.2.1), which is up to a second old; before 1970 there is no HTTP
+        self.last_modified = max(0, min(identity[0] // 10**9, int(time.time()) - 1))
 
     def describe(self, more: Fields) -> None:
         """Make the fields of its answers."""
         date = http_date(datetime.fromtimestamp(self.last_modified, UTC))
-        self.fields = [("ETag", self.etag), ("Last-Modified", date), ("Accept-Ranges", "bytes"), *more]
+        self.fields = [("ETag", self.etag), *more, ("Last-Modified", date), ("Accept-Ranges", "bytes")]
         if self.coding:
             self.fields.append(("Content-Encoding", self.coding))
 
@@ -97,19 +103,25 @@ class Variant:
         self, kind: str, body: bytes, encodings: list[tuple[bytes, _engine.StaticFile]]
     ) -> _engine.StaticFile:
         """It as the engine answers with it."""
-        lines = "".join(f"{name}: {value}\r\n" for name, value in self.fields)
+        both = [pair for pair in self.fields if pair[0] in NOT_MODIFIED]
+        more = [pair for pair in self.fields if pair[0] not in NOT_MODIFIED]
         return _engine.StaticFile(
             self.path,
             mtime_ns=self.identity[0],
             size=self.size,
             inode=self.identity[2],
             content_type=kind.encode(),
-            fields=lines.encode(),
+            fields=_lines(both),
+            more=_lines(more),
             etag=self.etag.encode(),
             last_modified=dict(self.fields)["Last-Modified"].encode(),
             body=body,
             encodings=encodings,
         )
+
+
+def _lines(fields: Fields) -> bytes:
+    return "".join(f"{name}: {value}\r\n" for name, value in fields).encode()
 
 
 class MemoryCache:
@@ -168,7 +180,8 @@ class ServedFile:
         path: of the file, absolute.
         root: of the site, a real path: what a symbolic link leads to must be in it.
         immutable: whether clients may keep it for a week without asking; they ask each time otherwise.
-        allow: `allow(path, fd)` is called with every version of the file before it is sent, and raises to refuse it.
+        allow: `allow(path, fd)` is called with every version of the file before it is sent, and raises to refuse it;
+            with every version of its encoded siblings, too, which are not there if it refuses them.
         cache: what bounds the memory of many files.
     """
 
@@ -198,8 +211,8 @@ class ServedFile:
         """The answer to a request.
 
         Raises:
-            HTTPError: 404 when there is no such file, or it cannot be read or leads out of the root; 503 when the
-                process cannot open any file.
+            HTTPError: 404 when there is no such file, or it cannot be read or leads out of the root; 412 and 416 by the
+                request's conditions and ranges; 503 when the process cannot open any file.
             Exception: what `allow` raised.
         """
         plain, opened = self._look()
@@ -237,10 +250,10 @@ class ServedFile:
             opened = _open(self.path)
             plain = self._plain
             due = time.monotonic() >= self._look_at
+            if due or plain is None or plain.identity != opened.identity:
+                opened = _in_place(self.path, self.root, opened)
             if plain is None or plain.identity != opened.identity:
                 plain, due = self._meet(opened), True
-            elif due:
-                _check_place(self.path, self.root, opened)
         except OSError as error:
             self._forget()
             raise self._refusal(error) from None
@@ -258,9 +271,8 @@ class ServedFile:
         self._encoded = {}
 
     def _meet(self, opened: Opened) -> Variant:
-        """A version of the file that has not been seen. Raises OSError, or what `allow` raises."""
+        """A version of the file that has not been seen. Raises what `allow` raises."""
         self._forget()
-        _check_place(self.path, self.root, opened)
         if self._allow is not None:
             self._allow(self.path, opened.fd)
         self._plain = Variant(self.path, "", opened.identity)
@@ -291,8 +303,10 @@ class ServedFile:
         try:
             opened = _open(path)
             if known is None or known.identity != opened.identity:
-                _check_place(path, self.root, opened)
-        except OSError:
+                opened = _in_place(path, self.root, opened)
+                if self._allow is not None:
+                    self._allow(path, opened.fd)
+        except Exception:  # noqa: BLE001 it is not there, or `allow` refuses it
             return None
         return opened if opened.identity[0] >= plain.identity[0] - SIBLING_AGE * 10**9 else None
 
@@ -329,14 +343,12 @@ class ServedFile:
         return [*fields, ("Vary", "Accept-Encoding")] if self._encoded else fields
 
     def _negotiate(self, headers: _engine.MultiDict, plain: Variant, opened: Opened) -> tuple[Variant, Opened]:
-        """The representation that the client likes best (RFC 9110 §12.5.3), open if it is not in memory."""
+        """The representation that the client likes best (RFC 9110 §12.5.3), as it is now."""
         for _ in range(2):
             coding = choose_coding(headers.getall("accept-encoding"), self._encoded)
             variant = self._encoded.get(coding)
             if variant is None:
                 break
-            if variant.body is not None:
-                return variant, opened
             try:
                 sibling = _open(variant.path)
             except OSError:
@@ -353,7 +365,7 @@ class ServedFile:
         if status == 304:  # RFC 9110 §15.4.5
             return Response(None, 304, [("ETag", variant.etag), *self._common()])
         if status:
-            return self._refuse(status)
+            raise self._refused(status)
         if request.method == "GET" and "range" in headers:
             ranges = read_ranges(headers, variant.size)
             if ranges is not None and wants_part(headers, variant.etag, variant.last_modified, time.time()):
@@ -363,23 +375,21 @@ class ServedFile:
     def _other(self, request: Request, plain: Variant, opened: Opened) -> Response:
         """The answer to other methods. The file is not what a GET would be answered with: no validators, no ranges."""
         status = judge(request.headers, request.method, plain.etag, plain.last_modified)
-        return self._refuse(status) if status else _respond(plain, opened, self.kind, self._common())
+        if status:
+            raise self._refused(status)
+        return _respond(plain, opened, self.kind, self._common())
 
     def _part(self, request: Request, variant: Variant, opened: Opened, ranges: list[tuple[int, int]]) -> Response:
         """Some of the file: 206, 416, or after all the whole (RFC 9110 §14.2, 15.3.7, 15.5.17)."""
         if not ranges:
-            return self._refuse(416, ("Content-Range", f"bytes */{variant.size}"))
+            raise self._refused(416, ("Content-Range", f"bytes */{variant.size}"))
         fields = variant.fields
         if "if-range" in request.headers:  # who has a part has had these (RFC 9110 §15.3.7)
             fields = [field for field in fields if field[0] not in ("Last-Modified", "Accept-Ranges")]
         if len(ranges) == 1:
             start, stop = ranges[0]
             fields = [*fields, ("Content-Range", f"bytes {start}-{stop - 1}/{variant.size}")]
-            body: object
-            if variant.body is not None:
-                body = variant.body[start:stop]
-            else:
-                body = _engine.FileRegion(os.dup(opened.fd), start, stop - start)
+            body = self._region(opened, start, stop) if variant.body is None else variant.body[start:stop]
             return Response(body, 206, fields, self.kind)
         if variant.coding:  # nowhere is it said whether Content-Encoding would be the parts' or that of their envelope
             return _respond(variant, opened, self.kind, variant.fields)
@@ -403,10 +413,16 @@ class ServedFile:
         body = _read_parts(opened, parts, end)
         return Response.stream(body, 206, length=length, content_type=kind, headers=fields)
 
-    def _refuse(self, status: int, *fields: tuple[str, str]) -> Response:
+    def _region(self, opened: Opened, start: int, stop: int) -> _engine.FileRegion:
+        """A part of the file as a body, with a descriptor of its own."""
+        try:
+            return _own(os.dup(opened.fd), start, stop - start)
+        except OSError as error:
+            raise self._refusal(error) from None
+
+    def _refused(self, status: int, *fields: tuple[str, str]) -> HTTPError:
         """412 or 416. Without Cache-Control: it is not the file that may be kept."""
-        given = [*fields, *(field for field in self._common() if field[0] != "Cache-Control")]
-        return Response.text(f"{reason(status)}\n", status, headers=given)
+        return HTTPError(status, headers=[*fields, *(one for one in self._common() if one[0] != "Cache-Control")])
 
 
 def _respond(variant: Variant, opened: Opened, kind: str, fields: Fields) -> Response:
@@ -421,19 +437,36 @@ def _open(path: str) -> Opened:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise FileNotFoundError(errno.ENOENT, "not a regular file", path)
-        return Opened(fd, _engine.FileRegion(fd, 0, status.st_size), status)
+    except BaseException:
+        os.close(fd)
+        raise
+    return Opened(fd, _own(fd, 0, status.st_size), status)
+
+
+def _own(fd: int, start: int, length: int) -> _engine.FileRegion:
+    """Part of a file as a body, which closes the descriptor when it goes."""
+    try:
+        return _engine.FileRegion(fd, start, length)
     except BaseException:
         os.close(fd)
         raise
 
 
-def _check_place(path: str, root: str, opened: Opened) -> None:
-    """Refuse a file that is not within the root, or that has been replaced since it was opened. Raises OSError."""
-    real = os.path.realpath(path)
-    if not real.startswith(root.rstrip("/") + "/"):
-        raise PermissionError(errno.EPERM, "it leads out of the site", path)
-    if not os.path.samestat(os.lstat(real), opened.status):
-        raise FileNotFoundError(errno.ENOENT, "it is being replaced", path)
+def _in_place(path: str, root: str, opened: Opened) -> Opened:
+    """A file that has been opened under its path, if it is within the root and still there; else what is there now.
+
+    Raises:
+        OSError: it leads out of the root; there is no file any more; it is replaced all the time.
+    """
+    for _ in range(ATTEMPTS):
+        real = os.path.realpath(path)
+        if not real.startswith(root.rstrip("/") + "/"):
+            raise PermissionError(errno.EPERM, "it leads out of the site", path)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.lstat(real), opened.status):
+                return opened
+        opened = _open(path)
+    raise OSError(errno.EBUSY, "it is being replaced", path)
 
 
 def _read(opened: Opened) -> bytes | None:
