@@ -368,8 +368,8 @@ def test_visitors_read_no_more_than_they_need(live: Server, accept: str) -> None
         assert (reply.status, reply.text) == (500, "Internal Server Error\n")
         assert reply.headers["content-type"] == "text/plain; charset=utf-8"
     reply = live.get("/page?shown", Accept=accept)
-    assert (reply.status, reply.text) == (500, "Internal Server Error\nposts/part.html:2: the block is not closed <&\n")
-    assert live.get("/page").text == "Internal Server Error\npart.html:2: the block is not closed <&\n"
+    assert (reply.status, reply.text) == (500, "Internal Server Error\nposts/part.html:2: the page cannot be compiled\n")
+    assert live.get("/page").text == "Internal Server Error\npart.html:2: the page cannot be compiled\n"
 
 
 def test_visitors_who_prefer_json(live: Server) -> None:
@@ -377,7 +377,7 @@ def test_visitors_who_prefer_json(live: Server) -> None:
     assert as_json(live, "/page?shown") == {
         "error": "Internal Server Error",
         "status": 500,
-        "detail": "posts/part.html:2: the block is not closed <&",
+        "detail": "posts/part.html:2: the page cannot be compiled",
     }
 
 

@@ -39,7 +39,8 @@ PAGES: dict[str, tuple[str, str]] = {
     "write_args": ("<?py write('%s|%s|%d|%.2f|%%|%s', '<i>', None, 7, 1.5, raw('<b>')) ?>",
                    "&lt;i&gt;|None|7|1.50|%|<b>"),
     "write_object": ("<?py write('%s', ['<']) ?>", "[&#x27;&lt;&#x27;]"),
-    "write_json": ("<?py write({'a': [1, None, 'é<']}) ; write([1]) ?>", '{"a":[1,null,"é<"]}[1]'),
+    "write_json": ("<?py write({'a': [1, None, 'é</&']}) ; write([1]) ?>",
+                   '{"a":[1,null,"é\\u003c/\\u0026"]}[1]'),
     "write_other": ("<?py write(5); write(None); write(b'\\xc3\\xa9') ?>", "5Noneé"),
     "sugar_raw": ("<?py | #[[raw('<b>')]] #[[escape('<')]] ?>", "<b> &amp;lt;"),
     "escape": ("<?py write(escape('\"<&>\\'')) ?>", "&quot;&lt;&amp;&gt;&#x27;"),
@@ -54,6 +55,9 @@ PAGES: dict[str, tuple[str, str]] = {
     "body": ("<?py write(len(body)) ?>", "0"),
     "form_none": ("<?py write(len(form)) ?>", "0"),
     "request": ("<?py write(request.method + request.path) ?>", "GET/request"),
+    "write_decimal": ("<?py from decimal import Decimal\nwrite('%.2f', Decimal('1.5')) ?>", "1.50"),
+    "sugar_raw_format": ("<?py | #[[raw('<b>'):>4]]|#[['<b>':>4]] ?>", " <b>| &lt;b&gt;"),
+    "done_in_thread": ("<?py import threading\nthreading.Timer(0.01, done).start() ?>x", "x"),
     "await": ("<?pya write(await slow('slept')) ?>", "slept"),
     "await_": ("<?pya write(await await_(slow('slept'))); write(await await_(1)) ?>", "slept1"),
     "await_in_sugar": ("<?pya | #[[await slow('<s>')]] ?>", "&lt;s&gt;"),
@@ -168,6 +172,12 @@ def test_cookies(answers: Server) -> None:
     ]
 
 
+def test_session_changes_of_post_render_are_kept(serve: Serve, tmp_path: Path) -> None:
+    page = "<?py\ndef last(text):\n    session['last'] = 1\n    return text\npost_render(last)\nwrite(dict(session)) ?>"
+    server = serve(str(write_site(tmp_path, {"x.html": page})))
+    assert server.get("/x", Cookie=cookie_of(server.get("/x"))).json() == {"last": 1}
+
+
 def test_http_error_and_post_render_that_returns_no_text(answers: Server) -> None:
     reply = answers.get("/http_error")
     assert (reply.status, reply.text) == (418, "short and stout\n")
@@ -259,6 +269,25 @@ def test_session_that_cannot_be_kept(serve: Serve, tmp_path: Path) -> None:
     server.wait_for("GET /big: big.html failed")
 
 
+def test_no_visitor_gets_the_cookie_of_another(serve: Serve, tmp_path: Path) -> None:
+    """A hook may hand out one Response again and again."""
+    main = """
+from eighties import Response
+DENIED = Response.redirect("/login", 303)
+
+def on_before_http(method, endpoint, session):
+    if endpoint == "/secret":
+        session["wanted"] = method
+        return DENIED
+"""
+    server = serve(str(write_site(tmp_path, {"secret.html": "<?py 1 ?>"}, main)))
+    for _ in range(3):
+        reply = server.get("/secret")
+        assert len(reply.headers.get_all("set-cookie", [])) == len(reply.headers.get_all("vary", [])) == 1
+    cookie = cookie_of(server.get("/secret"))
+    assert server.get("/secret", Cookie=cookie).headers["set-cookie"] is None
+
+
 # ---- encrypted links ----
 
 
@@ -323,7 +352,10 @@ seen = []
     [
         ("on_before_http = 5", "on_before_http must be a function"),
         ("def on_after_http(*given):\n    yield", "on_after_http must be a function"),
-        ("session_store = {}", "session_store must be a store of sessions, with load and save, not dict"),
+        ("def on_before_http(method):\n    pass", "on_before_http must be a function"),
+        ("session_store = {}", "session_store must be a store of sessions, an object with plain methods load and save"),
+        ("from eighties.sessions import MemoryStore as session_store", "session_store must be a store"),
+        ("app = 5", "`app` is where an App would be, but it is of type int"),
     ],
 )
 def test_names_of_main_that_are_not_what_they_should_be(serve: Serve, tmp_path: Path, main: str, message: str) -> None:
@@ -361,6 +393,7 @@ def test_broken_pages_are_listed_and_harm_no_other(serve: Serve, tmp_path: Path)
         "indent.html": "<?py\n  a = 1\n b = 2\n?>",
     }
     server = serve(str(write_site(tmp_path, files)), "-c", "2")
+    server.wait_for("cannot be served", 6)
     broken = [line["message"] for line in server.log if "cannot be served" in line["message"]]
     assert len(broken) == 6
     for name, line in {"syntax.html": 3, "open.html": 1, "missing.html": 2, "indent.html": 3}.items():
@@ -368,7 +401,7 @@ def test_broken_pages_are_listed_and_harm_no_other(serve: Serve, tmp_path: Path)
         reply = server.get("/" + name.removesuffix(".html"))
         assert reply.status == 500 and f"{name}:{line}: " in reply.text
         assert "if True" not in reply.text and "a = 1" not in reply.text
-    assert "includes go in a circle: circle.html -> circle2.html -> circle.html" in server.get("/circle").text
+    assert "includes go in a circle: circle.html -> circle2.html -> circle.html" in server.stderr
     assert server.get("/fine").text == "fine"
 
 

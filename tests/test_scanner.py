@@ -43,8 +43,7 @@ def told(parts: list[str | Expression]) -> list[object]:
         '<?xml version="1.0"?><a/>',
         "<?php echo 1 ?><?= 1 ?><?python 1 ?><?pyab ?><?includes x ?><? py ?>",
         "?> alone, and <?",
-        "<?py",
-        "<?pya<?include",
+        "<?py-x ?><?include.y ?><?include:z ?>",
         "| no sugar, ```no sugar```, #[[no sugar]]",
         "\0 \udcff",
         "text\n#! parallel\n",
@@ -255,7 +254,14 @@ def test_nothing_but_page_errors(source: str) -> None:
     ("source", "line", "message"),
     [
         ("\n<?py x = 1", 2, "the block <?py is not closed"),
-        ("<?pya", 1, None),
+        ("<?pya", 1, "<?pya is no tag"),
+        ("a\n<?py(x) ?>", 2, "<?py is no tag: they are in small letters, and a space follows"),
+        ("<?py#note\n?>", 1, "<?py is no tag"),
+        ("<?py\u00a0x ?>", 1, "<?py is no tag"),
+        ("<?py| x ?>", 1, "<?py is no tag"),
+        ('<?include"a.html"?>', 1, "<?include is no tag"),
+        ("<?py x ?>\n<?PY x ?>", 2, "<?PY is no tag"),
+        ("<?pya<?include", 1, "<?pya is no tag"),
         ("<?pya ", 1, "the block <?pya is not closed"),
         ("\n<?py # note ?>text", 2, "that in the comment on line 2 belongs to the comment"),
         ("<?py\nx = 'a\n?>", 2, "a string is not closed"),
@@ -289,10 +295,7 @@ def test_nothing_but_page_errors(source: str) -> None:
         ("<?py\n| a", 1, "the block <?py is not closed"),
     ],
 )
-def test_refused(source: str, line: int, message: str | None) -> None:
-    if message is None:
-        assert scan(source, "page.html").tokens == [Text(source, 1)]
-        return
+def test_refused(source: str, line: int, message: str) -> None:
     with pytest.raises(PageError) as caught:
         scan(source, "page.html")
     assert (caught.value.path, caught.value.line) == ("page.html", line)
@@ -431,3 +434,22 @@ def test_places() -> None:
         (4, 7, 9),
     ]
     assert sugar("<?py | #[[a]]?>").parts[0].node.col_offset == 10  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("<?include a ?>\n#! parallel\nb", [Include("a", 1), Text("b", 3)]),
+        ("<?include a ?><?include b ?>\r\n\r\n#!parallel", [Include("a", 1), Include("b", 1)]),
+        (" <?include a ?> #! parallel \n<?include b ?>", [Text(" ", 1), Include("a", 1), Include("b", 2)]),
+    ],
+)
+def test_parallel_after_includes(text: str, tokens: list[object]) -> None:
+    assert scan(text, "page.html") == Page(True, tokens)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["a<?include a ?>\n#! parallel\n", "<?py x ?>\n#! parallel\n", "\n#! parallel\n"])
+def test_parallel_elsewhere_is_text(text: str) -> None:
+    page = scan(text, "page.html")
+    assert not page.parallel
+    assert isinstance(page.tokens[-1], Text) and page.tokens[-1].text.endswith("#! parallel\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -202,6 +203,93 @@ def test_page_that_cannot_be_one_is_not_sent_as_text(serve: Serve, tmp_path: Pat
     assert server.get("/y").text == "fine"
 
 
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("x.html", "<?py#secret\n?>"),
+        ("x.html", "<?py(secret) ?>"),
+        ("x.txt", "<?PY secret ?>"),
+        ("x.html", '<?include"secret"?>'),
+        ("x.html", "\ufeff<?py secret ?>".encode("utf-16-le")),
+        ("x.html", "<?py secret ?>".encode("utf-16-be")),
+        ("x.html", "<?py secret ?>".encode("utf-32-le")),
+        ("x", "\ufeff<?py secret ?>".encode("utf-16-be")),
+        ("x.dyn.html", "<?py secret ?>".encode("utf-16-le")),
+        ("x.html", b"x" * 2_000_000 + b"<?include secret ?>"),
+    ],
+)
+def test_source_is_not_sent_whatever_is_wrong_with_it(
+    serve: Serve, tmp_path: Path, name: str, source: str | bytes
+) -> None:
+    server = serve(str(write_site(tmp_path, {name: source})))
+    reply = server.get("/x" if name.startswith("x.") and "html" in name else f"/{name}")
+    assert b"secret" not in reply.body.replace(b"\0", b"") or len(source) > 1_000_000
+    assert reply.status == (200 if len(source) > 1_000_000 else 500)
+
+
+def test_compressed_pages_and_sources_have_no_route(serve: Serve, tmp_path: Path) -> None:
+    files = {"x.html": "<?py 1 ?>", "y.css": "1", "tool.PY": "1", "x.priv": "1"}
+    files |= {f"{name}{end}": "zipped" for name in ("x.html", "y.css") for end in (".gz", ".br", ".zst")}
+    server = serve(str(write_site(tmp_path, files)))
+    for path in ("/x.html.gz", "/x.html.br", "/x.html.zst", "/tool.PY", "/x.priv"):
+        assert server.get(path).status == 404, path
+    assert server.get("/y.css.gz").text == "zipped"
+
+
+def test_odd_trees_do_not_stop_the_start(serve: Serve, tmp_path: Path) -> None:
+    root = write_site(tmp_path, {"x.html": "<?include p.priv.html ?>", "y.html": "fine"}) / "public_html"
+    (root / "loop").symlink_to("loop")
+    os.mkfifo(root / "p.priv.html")
+    names = "abcdefg"
+    for name in names:
+        (root / "many" / name).mkdir(parents=True)
+    for name in names:
+        for other in names:
+            (root / "many" / name / f"{other}{other}").symlink_to(f"../{other}")
+    server = serve(".")
+    assert server.get("/y").text == "fine"
+    assert server.get("/x").status == 500
+    server.wait_for("is not served: there are 10000 folders before it")
+
+
+def test_file_that_is_cut_while_it_is_sent(serve: Serve, tmp_path: Path) -> None:
+    """As logs are, by copytruncate; a mapped file would end the process."""
+    root = write_site(tmp_path, {"log.txt": "line\n" * 500_000, "y.html": "fine"}) / "public_html"
+    server = serve(".")
+    pids = server.workers
+    for _ in range(30):
+        (root / "log.txt").write_text("line\n" * 500_000)
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(b"GET /log.txt HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.recv(100)
+            (root / "log.txt").write_text("")
+    assert server.get("/y").text == "fine" and server.workers == pids
+
+
+def test_headers_of_an_error_stay_with_its_page(serve: Serve, tmp_path: Path) -> None:
+    raising = "<?py from eighties import HTTPError\nraise HTTPError({}, 'no', {{'X-Why': '1'}}) ?>"
+    files = {
+        "401.html": "plain",
+        "403.html": "<?py | code ?>",
+        "a.html": raising.format(401),
+        "b.html": raising.format(403),
+    }
+    server = serve(str(write_site(tmp_path, files)))
+    for path, status, text in (("/a", 401, "plain"), ("/b", 403, "code")):
+        reply = server.get(path)
+        assert (reply.status, reply.text, reply.headers["x-why"]) == (status, text, "1")
+
+
+def test_thousands_of_pages_are_all_there_from_the_start(serve: Serve, tmp_path: Path) -> None:
+    files = {f"{number}.html": f"<?include h.priv.html ?><?py | #[[{number}]] ?>" for number in range(2000)}
+    files |= {"1999.html": "<?py = ?>", "1998.html": "<?pya | #[[await f()]] ?>", "h.priv.html": "<?py write('') ?>"}
+    server = serve(str(write_site(tmp_path, files, "async def f(): return 1998")))
+    assert [server.get(f"/{number}").text for number in (0, 1000, 1998)] == ["0", "1000", "1998"]
+    assert server.get("/1999").status == 500
+    server.wait_for("a page cannot be served: 1999.html:1")
+    assert [server.get(f"/{number}").text for number in (0, 1000, 1998)] == ["0", "1000", "1998"]
+
+
 def test_static_file_that_becomes_a_page_is_not_sent_as_text(serve: Serve, tmp_path: Path) -> None:
     server = serve(str(write_site(tmp_path, {"x.html": "plain"})))
     assert server.get("/x").text == "plain"
@@ -393,6 +481,19 @@ def test_reload_looks_at_the_folder_again(serve: Serve, tmp_path: Path, workers:
     becomes("/a", 200, "three")
     (root / "b.css").write_text("<?py | page ?>")
     becomes("/b.css", 200, "page")
+
+
+def test_reload_follows_a_folder_that_takes_the_place(serve: Serve, tmp_path: Path) -> None:
+    write_site(tmp_path / "old", {"a.html": "old"})
+    write_site(tmp_path / "new", {"a.html": "new"})
+    (tmp_path / "old" / "public_html").rename(tmp_path / "public_html")
+    server = serve(".", "--reload")
+    assert server.get("/a").text == "old"
+    (tmp_path / "public_html").rename(tmp_path / "gone")
+    (tmp_path / "new" / "public_html").rename(tmp_path / "public_html")
+    wait_until(lambda: server.get("/a").text == "new", "the new folder is served")
+    (tmp_path / "public_html" / "a.html").write_text("newer")
+    wait_until(lambda: server.get("/a").text == "newer", "the new folder is watched")
 
 
 def test_without_reload_pages_stay_and_files_change(serve: Serve, tmp_path: Path) -> None:

@@ -1,23 +1,34 @@
-"""Static files over real sockets: every condition, range and content coding of RFC 9110."""
+"""Static files over real sockets: every condition, range and content coding of RFC 9110, and crowds that ask for them.
+
+The tables are those of test_conditions.py. What happens to files that change is in test_static_changes.py, too.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from conftest import Serve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from server import wait_until
-from static_files import AFTER, BEFORE, DATE, LARGE, SIZE, TEXT, Asked, Files, Reply, etag_of, house_of
+from server import PATIENCE, wait_until
+from site_folder import write_site
+from sockets import open_descriptors
+from static_files import AFTER, BEFORE, DATE, LARGE, LONG_AGO, SIZE, TEXT, Asked, Files, Reply, etag_of, house_of
+from test_conditions import CODINGS, CONDITIONS, RANGES, filled, header_fields, shown
+from wire import read_answers
 
+from eighties.errors import HTTPError
 from eighties.http import BINARY
-from eighties.pages.conditions import MAX_RANGES, parse_date
+from eighties.pages.conditions import parse_date
 from eighties.pages.static import SMALL_FILE
 
 KINDS = {"memory.txt": TEXT, "python.txt": TEXT, "large.txt": LARGE}
@@ -37,11 +48,11 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Files]:
         files.add("large.txt", LARGE)
         files.add("empty.txt", b"")
         files.add("answer.txt", method="POST")
-        for name in ("coded.css", "large.css"):
-            files.write(name, TEXT if name == "coded.css" else LARGE)
+        for name in ("coded.css", "python.css", "large.css"):
+            files.write(name, LARGE if name == "large.css" else TEXT)
             for ending in ("br", "zst", "gz"):
-                files.write(f"{name}.{ending}", ending.encode() * (100 if name == "coded.css" else 70_000))
-            files.serve(name)
+                files.write(f"{name}.{ending}", ending.encode() * (70_000 if name == "large.css" else 100))
+            files.serve(name, route=name != "python.css")
         yield files
 
 
@@ -93,15 +104,6 @@ def test_sizes(files: Files, size: int) -> None:
     assert files.calls["x.bin"] == (1 if size <= SMALL_FILE else 6)
 
 
-def test_small_file_is_left_to_the_engine(files: Files) -> None:
-    served = files.add("a.txt")
-    for _ in range(5):
-        assert files.ask("a.txt").body == TEXT
-    assert files.calls == {"a.txt": 1}
-    assert files.cache.used == SIZE
-    assert served.route is not None and served.route.file is not None
-
-
 def test_date_is_not_in_the_future(files: Files) -> None:
     files.add("a.txt", when=time.time() + 1_000_000)
     for _ in range(2):
@@ -121,96 +123,9 @@ def test_files_older_than_http(files: Files, when: float) -> None:
 
 # ---- conditions ----
 
-# Header fields and the status of GET; `{tag}` is the file's entity tag. 200 unless told otherwise.
-CONDITIONS: list[tuple[int, Asked]] = [
-    (200, {"If-Match": "{tag}"}),
-    (200, {"If-Match": "*"}),
-    (200, {"If-Match": ' "a" ,, "b",{tag} , "c"'}),
-    (200, [("If-Match", '"a"'), ("If-Match", "{tag}")]),
-    (412, {"If-Match": "W/{tag}"}),
-    (412, {"If-Match": '"a"'}),
-    (412, {"If-Match": '"a", "b"'}),
-    (412, {"If-Match": ""}),
-    (412, {"If-Match": "garbage"}),
-    (412, {"If-Match": "garbage, {tag}"}),
-    (412, {"If-Match": "{tag}garbage"}),
-    (412, {"If-Match": 'W/"', "If-None-Match": "{tag}"}),
-    (304, {"If-None-Match": "{tag}"}),
-    (304, {"If-None-Match": "W/{tag}"}),
-    (304, {"If-None-Match": "*"}),
-    (304, {"If-None-Match": '"a", W/{tag}'}),
-    (304, {"If-None-Match": '"a,b" , "*",{tag}'}),
-    (304, [("If-None-Match", '"a"'), ("If-None-Match", "{tag}")]),
-    (304, {"If-None-Match": "{tag}", "If-Match": "{tag}"}),
-    (200, {"If-None-Match": '"a"'}),
-    (200, {"If-None-Match": '"a", "b"'}),
-    (200, {"If-None-Match": "w/{tag}"}),
-    (200, {"If-None-Match": '"*"'}),
-    (200, {"If-None-Match": ""}),
-    (200, {"If-None-Match": 'garbage, "'}),
-    (304, {"If-Modified-Since": DATE}),
-    (304, {"If-Modified-Since": AFTER}),
-    (304, {"If-Modified-Since": "Sunday, 13-Sep-20 12:26:40 GMT"}),
-    (304, {"If-Modified-Since": "Sun Sep 13 12:26:40 2020"}),
-    (304, {"If-Modified-Since": "Fri, 01 Jan 2100 00:00:00 GMT"}),
-    (200, {"If-Modified-Since": BEFORE}),
-    (200, {"If-Modified-Since": "Sun Sep  6 12:26:40 2020"}),
-    (200, {"If-Modified-Since": "garbage"}),
-    (200, {"If-Modified-Since": ""}),
-    (200, {"If-Modified-Since": "Sun, 31 Feb 2021 12:26:40 GMT"}),
-    (200, {"If-Modified-Since": "Sun, 13 Sep 2020 12:26:61 GMT"}),
-    (200, {"If-Modified-Since": f"{AFTER}, {AFTER}"}),
-    (200, [("If-Modified-Since", AFTER), ("If-Modified-Since", AFTER)]),
-    (200, [("If-Modified-Since", DATE), ("If-Modified-Since", DATE)]),
-    (200, {"If-Modified-Since": AFTER, "If-None-Match": '"a"'}),
-    (304, {"If-Modified-Since": BEFORE, "If-None-Match": "{tag}"}),
-    (200, {"If-Unmodified-Since": DATE}),
-    (200, {"If-Unmodified-Since": AFTER}),
-    (412, {"If-Unmodified-Since": BEFORE}),
-    (200, {"If-Unmodified-Since": "garbage"}),
-    (200, [("If-Unmodified-Since", BEFORE), ("If-Unmodified-Since", BEFORE)]),
-    (200, {"If-Unmodified-Since": BEFORE, "If-Match": "{tag}"}),
-    (412, {"If-Unmodified-Since": BEFORE, "If-None-Match": "{tag}"}),
-    (304, {"If-Unmodified-Since": AFTER, "If-None-Match": "{tag}"}),
-    (412, {"If-Match": '"a"', "Range": "bytes=0-1"}),
-    (304, {"If-None-Match": "{tag}", "Range": "bytes=0-1"}),
-    (304, {"If-None-Match": "{tag}", "Range": "bytes=9999999-"}),
-    (206, {"If-None-Match": '"a"', "Range": "bytes=0-1"}),
-    (206, {"If-Match": "{tag}", "Range": "bytes=0-1"}),
-    (206, {"If-Range": "{tag}", "Range": "bytes=0-1"}),
-    (206, {"If-Range": DATE, "Range": "bytes=0-1"}),
-    (206, {"If-Range": "Sun Sep 13 12:26:40 2020", "Range": "bytes=0-1"}),
-    (416, {"If-Range": "{tag}", "Range": "bytes=9999999-"}),
-    (200, {"If-Range": "W/{tag}", "Range": "bytes=0-1"}),
-    (200, {"If-Range": '"a"', "Range": "bytes=0-1"}),
-    (200, {"If-Range": '"a"', "Range": "bytes=9999999-"}),
-    (200, {"If-Range": "{tag}, {tag}", "Range": "bytes=0-1"}),
-    (200, [("If-Range", "{tag}"), ("If-Range", "{tag}"), ("Range", "bytes=0-1")]),
-    (200, {"If-Range": BEFORE, "Range": "bytes=0-1"}),
-    (200, {"If-Range": AFTER, "Range": "bytes=0-1"}),
-    (200, {"If-Range": "garbage", "Range": "bytes=0-1"}),
-    (200, {"If-Range": "", "Range": "bytes=0-1"}),
-    (200, {"If-Range": "{tag}"}),
-]
 
-
-def filled(headers: Asked, tag: str) -> list[tuple[str, str]]:
-    pairs = headers.items() if isinstance(headers, dict) else headers
-    return [(name, value.replace("{tag}", tag)) for name, value in pairs]
-
-
-def shown(value: Any) -> str:
-    pairs = value.items() if isinstance(value, dict) else value
-    return "; ".join(f"{name}: {text}" for name, text in pairs) if isinstance(value, (dict, list)) else str(value)
-
-
-def condition_rows() -> Iterator[Any]:
-    for name in KINDS:
-        for status, headers in CONDITIONS:
-            yield pytest.param(name, status, headers, id=f"{name}: {shown(headers)}: {status}")
-
-
-@pytest.mark.parametrize(("name", "status", "headers"), list(condition_rows()))
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(("status", "headers"), CONDITIONS, ids=shown)
 def test_conditions(shelf: Files, name: str, status: int, headers: Asked) -> None:
     plain = shelf.ask(name)
     asked = filled(headers, plain["etag"] or "")
@@ -219,7 +134,7 @@ def test_conditions(shelf: Files, name: str, status: int, headers: Asked) -> Non
         # Range and If-Range are for GET alone (RFC 9110 §14.2)
         assert reply.status == (200 if method == "HEAD" and status in (206, 416) else status), method
         if reply.status == 304:
-            assert {"etag", "cache-control"} <= reply.names and "content-type" not in reply.names
+            assert reply.names == {"etag", "cache-control", "x-content-type-options"}
             assert [reply[field] for field in ("etag", "cache-control")] == [plain["etag"], plain["cache-control"]]
             assert reply.body == b""
         elif reply.status == 412:
@@ -227,12 +142,6 @@ def test_conditions(shelf: Files, name: str, status: int, headers: Asked) -> Non
             assert reply.body == (b"Precondition Failed\n" if method == "GET" else b"")
         elif reply.status == 200:
             assert reply.body == (KINDS[name] if method == "GET" else b"")
-
-
-def test_304_has_what_it_may_have(shelf: Files) -> None:
-    for name, vary in (("python.txt", set[str]()), ("large.css", {"vary"})):
-        reply = shelf.ask(name, {"If-None-Match": "*"})
-        assert reply.names == {"etag", "cache-control", "x-content-type-options"} | vary
 
 
 @pytest.mark.parametrize(
@@ -259,74 +168,51 @@ def test_other_methods(shelf: Files, status: int, headers: Asked) -> None:
 
 
 def test_file_changed_a_moment_ago_has_no_strong_date(files: Files) -> None:
-    files.add("a.txt", when=time.time() + 3)
-    asked = {"If-Range": files.ask("a.txt")["last-modified"] or "", "Range": "bytes=0-1"}
-    first = files.ask("a.txt", asked)
-    if first["date"] == asked["If-Range"]:
-        assert first.status == 200
-    wait_until(lambda: files.ask("a.txt", asked).status == 206, "a date in the past is a strong one")
+    """Two versions of one second may have had it, and that of a file of the future is not its own."""
+    for when in (time.time(), time.time() + 5000):
+        files.add("a.txt", when=when)
+        first = files.ask("a.txt")
+        for value, status in ((first["last-modified"] or "", 200), (first["etag"] or "", 206)):
+            assert files.ask("a.txt", {"If-Range": value, "Range": "bytes=0-1"}).status == status
+
+
+# ---- the engine and Python ----
+
+
+def same_answer(shelf: Files, names: tuple[str, str], asked: list[tuple[str, str]], method: str) -> Reply:
+    """Ask for a file that the engine has in memory, and for its twin that only Python serves."""
+    ours, theirs = (shelf.ask(name, asked, method) for name in names)
+    assert (ours.status, len(ours.body)) == (theirs.status, len(theirs.body))
+    if not (ours["content-type"] or "").startswith("multipart"):
+        assert (ours.pairs, ours.body) == (theirs.pairs, theirs.body)
+    return ours
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_engine_and_python_agree_on_conditions(shelf: Files, method: str) -> None:
+    tag = etag_of(shelf, "memory.txt")
+    before = dict(shelf.calls)
+    for _, headers in CONDITIONS:
+        same_answer(shelf, ("memory.txt", "python.txt"), filled(headers, tag), method)
+    asked = {name: shelf.calls[name] - before.get(name, 0) for name in ("memory.txt", "python.txt")}
+    assert asked["memory.txt"] < asked["python.txt"] == len(CONDITIONS)  # so the engine has answered some
+
+
+def test_engine_and_python_agree_on_codings(shelf: Files) -> None:
+    for accepted, _ in CODINGS:
+        asked = [] if accepted is None else [("Accept-Encoding", accepted)]
+        tag = same_answer(shelf, ("coded.css", "python.css"), asked, "GET")["etag"]
+        for value in (tag or "", f"W/{tag}", '"a"'):
+            same_answer(shelf, ("coded.css", "python.css"), [*asked, ("If-None-Match", value)], "GET")
+
+
+@pytest.mark.xfail(reason="static_choose of static.c knows x-gzip as a coding that there is not")
+def test_engine_knows_the_old_name_of_gzip(shelf: Files) -> None:
+    for _ in range(2):
+        same_answer(shelf, ("coded.css", "python.css"), [("Accept-Encoding", "deflate, x-gzip")], "GET")
 
 
 # ---- ranges ----
-
-# Range, and what comes of it: slices, or a status
-RANGES: list[tuple[str, list[tuple[int, int]] | int]] = [
-    ("bytes=0-0", [(0, 1)]),
-    ("bytes=0-99", [(0, 100)]),
-    ("bytes=5-5", [(5, 6)]),
-    ("bytes=10-", [(10, SIZE)]),
-    ("bytes=0-", [(0, SIZE)]),
-    (f"bytes=0-{SIZE - 1}", [(0, SIZE)]),
-    (f"bytes=0-{SIZE}", [(0, SIZE)]),
-    (f"bytes={SIZE - 1}-", [(SIZE - 1, SIZE)]),
-    ("bytes=-1", [(SIZE - 1, SIZE)]),
-    ("bytes=-100", [(SIZE - 100, SIZE)]),
-    ("bytes=-99999", [(0, SIZE)]),
-    (f"bytes=-{'9' * 5000}", [(0, SIZE)]),
-    (f"bytes=1-{'9' * 5000}", [(1, SIZE)]),
-    (f"bytes={'0' * 5000}7-{'0' * 30}8", [(7, 9)]),
-    ("BYTES=1-2", [(1, 3)]),
-    ("bytes=1-2,", [(1, 3)]),
-    ("bytes= ,, 1-2 ,\t", [(1, 3)]),
-    (f"bytes={SIZE}-", 416),
-    ("bytes=-0", 416),
-    ("bytes=-000", 416),
-    (f"bytes={'9' * 5000}-", 416),
-    ("bytes=5000-6000, -0", 416),
-    ("bytes=5000-6000, 1-2", [(1, 3)]),
-    ("bytes=0-1, 3-4", [(0, 2), (3, 5)]),
-    ("bytes=3-4,0-1", [(3, 5), (0, 2)]),
-    ("bytes=0-1, -1", [(0, 2), (SIZE - 1, SIZE)]),
-    ("bytes=0-1, 1-2", [(0, 3)]),
-    ("bytes=0-1, 2-3", [(0, 4)]),
-    ("bytes=0-0, 0-0, 0-0", [(0, 1)]),
-    ("bytes=10-20, 0-0, 15-30, 5-10", [(5, 31), (0, 1)]),
-    ("bytes=0-1, 8-9, 4-5, 1-8", [(0, 10)]),
-    ("bytes=0-, 5-9, -7", [(0, SIZE)]),
-    ("bytes=" + ",".join(f"{at}-{at}" for at in range(0, 2 * MAX_RANGES, 2)), [(2 * k, 2 * k + 1) for k in range(16)]),
-    ("bytes=" + ",".join(f"{at}-{at}" for at in range(0, 2 * MAX_RANGES + 2, 2)), 200),
-    ("bytes=" + "0-," * 5000, 200),
-    ("bytes=" + "," * 9000, 200),
-    ("bytes=5-4", 200),
-    ("bytes=0-1, 5-4", 200),
-    ("bytes=", 200),
-    ("bytes=-", 200),
-    ("bytes=a-b", 200),
-    ("bytes=0-1;2-3", 200),
-    ("bytes=0--1", 200),
-    ("bytes=--1", 200),
-    ("bytes=+0-1", 200),
-    ("bytes=0x0-0x1", 200),
-    ("bytes=1_0-2_0", 200),
-    ("bytes=\xb2-\xb3", 200),
-    ("bytes = 0-1", 200),
-    ("bytes 0-1", 200),
-    ("bytes", 200),
-    ("", 200),
-    ("=0-1", 200),
-    ("lines=0-1", 200),
-    ("bytes=0-1/*", 200),
-]
 
 
 def parts_of(reply: Reply) -> list[tuple[dict[str, str], bytes]]:
@@ -391,18 +277,8 @@ def test_ranges_of_a_large_file(shelf: Files) -> None:
 
 
 def test_ranges_of_an_empty_file(shelf: Files) -> None:
-    for value, status in [
-        ("bytes=0-", 416),
-        ("bytes=0-5", 416),
-        ("bytes=-0", 416),
-        ("bytes=-5", 200),
-        ("bytes=7-6", 200),
-    ]:
-        check_range(shelf.ask("empty.txt", {"Range": value}), b"", status)
-
-
-def test_repeated_range_field_is_ignored(shelf: Files) -> None:
-    check_range(shelf.ask("memory.txt", [("Range", "bytes=0-1"), ("Range", "bytes=2-3")]), TEXT, 200)
+    for value, status in [("0-", 416), ("0-5", 416), ("-0", 416), ("-5", 200), ("7-6", 200)]:
+        check_range(shelf.ask("empty.txt", {"Range": f"bytes={value}"}), b"", status)
 
 
 def test_part_for_who_has_the_rest(shelf: Files) -> None:
@@ -413,56 +289,7 @@ def test_part_for_who_has_the_rest(shelf: Files) -> None:
         assert not reply.names & {"last-modified", "accept-ranges"}  # RFC 9110 §15.3.7
 
 
-def test_client_that_leaves_a_streamed_answer(shelf: Files) -> None:
-    with socket.create_connection(("127.0.0.1", shelf.port)) as client:
-        client.sendall(b"GET /large.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=0-149999,160000-\r\n\r\n")
-        client.recv(10)
-    wait_until(lambda: shelf.run(lambda: shelf.engine.tasks) == 0, "the task is over")
-
-
 # ---- content codings ----
-
-# Accept-Encoding of a request, None: it has none; and the coding of the answer, where there are br, zstd and gzip
-CODINGS: list[tuple[str | None, str]] = [
-    (None, ""),
-    ("", ""),
-    ("identity", ""),
-    ("gzip", "gzip"),
-    ("GZip", "gzip"),
-    ("br", "br"),
-    ("zstd", "zstd"),
-    ("gzip, zstd, br", "br"),
-    ("gzip, zstd", "zstd"),
-    ("gzip, deflate, br, zstd", "br"),
-    ("deflate", ""),
-    ("compress, deflate;q=1", ""),
-    ("identity, gzip", "gzip"),
-    ("gzip;q=1.0, br;q=0.9", "gzip"),
-    ("br;q=0.5, gzip;q=0.501", "gzip"),
-    ("br;q=0, gzip", "gzip"),
-    ("br;Q=0.000, *", "zstd"),
-    ("*", "br"),
-    ("*;q=0.1", "br"),
-    ("*;q=0", ""),
-    ("*;q=0, gzip", "gzip"),
-    ("gzip;q=0.001", "gzip"),
-    ("gzip;q=0", ""),
-    ("gzip;q=0.5, identity", ""),
-    ("gzip;q=0.5, identity;q=0.4", "gzip"),
-    ("gzip;q=0.5, *;q=0.6", "br"),
-    ("identity;q=0", ""),
-    ("identity;q=0, gzip;q=0.1", "gzip"),
-    ("gzip;q=2", ""),
-    ("gzip;q=", ""),
-    ("gzip;q=0.1234", ""),
-    ("gzip;q=nan", ""),
-    ("gzip;level=9", ""),
-    ("gzip;", ""),
-    (";q=1, gzip ; q=0.3 ,,", "gzip"),
-    ("gzip;q=0, gzip", ""),
-    ("gzipped, brr", ""),
-    ("*" * 5000, ""),
-]
 
 
 @pytest.mark.parametrize("name", ["coded.css", "large.css"])
@@ -518,32 +345,18 @@ def test_ranges_of_encoded_files(shelf: Files, name: str) -> None:
 
 # ---- whatever a client sends ----
 
-_text = st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), max_size=60)
-_number = st.integers(0, 2 * SIZE).map(str) | st.just("") | st.just("9" * 40)
-_range = st.builds("{}-{}".format, _number, _number)
-_ranges = st.lists(_range | _text, max_size=20).map(lambda parts: "bytes=" + ",".join(parts))
-_tag = st.sampled_from(['"a"', "{tag}", "W/{tag}", "*", "", '"', "W/", DATE, BEFORE, AFTER]) | _text
-_tags = st.lists(_tag, max_size=4).map(", ".join)
-_coding = st.builds(
-    "{}{}".format,
-    st.sampled_from(["gzip", "br", "zstd", "identity", "*", "x-gzip", ""]) | _text,
-    st.sampled_from(["", ";q=0", ";q=1", ";q=0.5", ";q=0.001", ";q="]) | _text,
-)
-_field = st.one_of(
-    st.tuples(st.just("Range"), _ranges | _text),
-    st.tuples(
-        st.sampled_from(["If-Match", "If-None-Match", "If-Range", "If-Modified-Since", "If-Unmodified-Since"]), _tags
-    ),
-    st.tuples(st.just("Accept-Encoding"), st.lists(_coding, max_size=5).map(", ".join)),
-)
 _names = st.sampled_from(["memory.txt", "python.txt", "large.txt", "empty.txt", "coded.css", "large.css"])
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @relaxed
-@given(name=_names, headers=st.lists(_field, max_size=6), method=st.sampled_from(["GET", "HEAD"]))
+@given(name=_names, headers=st.lists(header_fields, max_size=6), method=st.sampled_from(["GET", "HEAD"]))
 def test_no_header_field_breaks_it(shelf: Files, name: str, headers: list[tuple[str, str]], method: str) -> None:
-    reply = shelf.ask(name, filled(headers, etag_of(shelf, name)), method)
+    asked = filled(headers, etag_of(shelf, name))
+    twin = {"memory.txt": "python.txt", "coded.css": "python.css"}.get(name, name)
+    if any("x-gzip" in value.lower() for _, value in asked):
+        twin = name
+    reply = same_answer(shelf, (name, twin), asked, method)
     assert reply.status in (200, 206, 304, 412, 416)
     assert (reply["vary"] is not None) == name.endswith(".css")
 
@@ -577,3 +390,213 @@ def test_satisfiable_ranges_are_slices(shelf: Files, name: str, spans: list[tupl
         assert got.isdisjoint(range(start, stop))
         got.update(range(start, stop))
     assert got == wanted
+
+
+# ---- what must not be sent, and what cannot ----
+
+
+def test_sibling_that_is_refused(files: Files) -> None:
+    seen: list[str] = []
+
+    def allow(path: str, fd: int) -> None:
+        seen.append(os.path.basename(path))
+        if b"<?py" in os.pread(fd, 100, 0):
+            raise HTTPError(500, "it is a page")
+
+    files.write("a.css.gz", b"<?py secret ?>")
+    files.write("a.css.br", b"brotli")
+    files.add("a.css", allow=allow)
+    for _ in range(2):
+        reply = files.ask("a.css", {"Accept-Encoding": "gzip"})
+        assert (reply.body, reply["vary"]) == (TEXT, "Accept-Encoding")
+        assert files.ask("a.css", {"Accept-Encoding": "br"}).body == b"brotli"
+    assert seen == ["a.css", "a.css.br", "a.css.gz"]
+
+
+def test_changed_sibling_is_noticed_at_once(files: Files) -> None:
+    files.write("a.css.gz", b"first")
+    files.add("a.css")
+    asked = {"Accept-Encoding": "gzip"}
+    assert [files.ask("a.css", asked).body for _ in range(2)] == [b"first"] * 2
+    files.write("a.css.gz", b"second")
+    assert files.ask("a.css", asked | {"Range": "bytes=0-2"}).body == b"sec"
+    assert files.cache.used == SIZE + len("second")
+    files.write("a.css.gz", b"third")
+    assert files.ask("a.css?v=3", asked).body == b"third"
+    (files.root / "a.css.gz").unlink()
+    assert files.ask("a.css?v=4", asked).body == TEXT
+
+
+def test_emptied_file(files: Files) -> None:
+    files.add("a.txt")
+    assert [files.ask("a.txt").body for _ in range(2)] == [TEXT] * 2
+    (files.root / "a.txt").write_bytes(b"")
+    reply = files.ask("a.txt?v=2")
+    assert (reply.status, reply.body, reply["content-length"]) == (200, b"", "0")
+
+
+def test_no_descriptor_for_a_part(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.add("a.bin", LARGE)
+
+    def refuse(fd: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "dup", refuse)
+    assert files.ask("a.bin", {"Range": "bytes=0-1"}).status == 503
+    monkeypatch.undo()
+    assert files.ask("a.bin", {"Range": "bytes=0-1"}).body == LARGE[:2]
+
+
+def test_error_pages_of_a_site_answer_for_files(serve: Serve, tmp_path: Path) -> None:
+    pages = {"412.html": "changed", "404.html": "none", "post.x.txt": "posted"}
+    server = serve(str(write_site(tmp_path, {"a.txt": "text", "static/a.js": "1", **pages})))
+    reply = server.get("/a.txt", **{"If-Match": '"a"'})
+    assert (reply.status, reply.text, reply.headers["etag"]) == (412, "changed", None)
+    for headers in ({}, {"Range": "bytes=0-1"}, {"If-None-Match": "*"}, {"If-Match": '"a"'}):
+        reply = server.get("/nothing", **headers)
+        assert (reply.status, reply.text, reply.headers["etag"]) == (404, "none", None)
+    assert server.request("POST", "/x.txt").text == "posted"
+    reply = server.get("/a.txt", Range="bytes=9-")
+    assert (reply.status, reply.headers["content-range"]) == (416, "bytes */4")
+    assert "immutable" in server.get("/static/a.js").headers["cache-control"]
+
+
+# ---- many requests, slow clients, crowds ----
+
+KINDS_OF_REQUESTS: list[tuple[str, str, Asked, int]] = [
+    ("GET", "memory.txt", {}, 200),
+    ("HEAD", "memory.txt", {}, 200),
+    ("GET", "memory.txt?v=1", {"If-None-Match": "*"}, 304),
+    ("GET", "memory.txt", {"Range": "bytes=1-9"}, 206),
+    ("GET", "memory.txt", {"Range": "bytes=1-9,20-29"}, 206),
+    ("GET", "python.txt", {}, 200),
+    ("GET", "python.txt", {"If-Match": '"a"'}, 412),
+    ("GET", "large.txt", {}, 200),
+    ("HEAD", "large.txt", {}, 200),
+    ("GET", "large.txt", {"If-None-Match": "*"}, 304),
+    ("GET", "large.txt", {"Range": "bytes=5-5"}, 206),
+    ("GET", "large.txt", {"Range": "bytes=5-5,-9"}, 206),
+    ("GET", "large.txt", {"Range": "bytes=999999-"}, 416),
+    ("GET", "empty.txt", {}, 200),
+    ("GET", "large.css", {"Accept-Encoding": "gzip"}, 200),
+    ("GET", "large.css", {"Accept-Encoding": "br", "Range": "bytes=0-1"}, 206),
+    ("GET", "coded.css", {"Accept-Encoding": "zstd;q=0.5"}, 200),
+    ("GET", "gone.txt", {}, 404),
+    ("GET", "outward.txt", {}, 404),
+]
+
+
+@contextlib.contextmanager
+def connected(files: Files, data: bytes, receive_buffer: int = 1 << 18) -> Iterator[socket.socket]:
+    """A connection on which something has been asked."""
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        client.settimeout(PATIENCE)
+        client.connect(("127.0.0.1", files.port))
+        client.sendall(data)
+        yield client
+
+
+def rest_of(client: socket.socket) -> bytes:
+    """What comes until the connection ends, in whatever way."""
+    pieces = []
+    with contextlib.suppress(ConnectionResetError):
+        while piece := client.recv(1 << 20):
+            pieces.append(piece)
+    return b"".join(pieces)
+
+
+def head_of(method: str, name: str, headers: Asked) -> bytes:
+    lines = "".join(f"{field}: {value}\r\n" for field, value in filled(headers, ""))
+    return f"{method} /{name} HTTP/1.1\r\nHost: a\r\n{lines}\r\n".encode("latin-1")
+
+
+def test_pipelined_requests_leave_no_descriptors(shelf: Files, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    (shelf.root / "outward.txt").symlink_to(tmp_path / "secret")
+    for name in ("gone.txt", "outward.txt"):
+        shelf.serve(name)
+    wave = b"".join(head_of(method, name, headers) for method, name, headers, _ in KINDS_OF_REQUESTS)
+    methods = [method for method, *_ in KINDS_OF_REQUESTS]
+    alone = [shelf.ask(name, headers, method).body for method, name, headers, _ in KINDS_OF_REQUESTS]
+    before = len(open_descriptors())
+    for _ in range(30):
+        with connected(shelf, wave * 10 + head_of("GET", "empty.txt", {"Connection": "close"})) as client:
+            *answers, last = read_answers(rest_of(client), methods * 10)
+        assert last.status == 200 and len(answers) == 10 * len(KINDS_OF_REQUESTS)
+        for answer, (_, name, _, status), body in zip(answers, KINDS_OF_REQUESTS * 10, alone * 10, strict=True):
+            assert answer.status == status, name
+            assert answer.body == body or (answer.get("content-type") or "").startswith("multipart"), name
+    wait_until(lambda: len(open_descriptors()) <= before, "everything is closed")
+
+
+def test_clients_that_leave_leave_no_descriptors(shelf: Files) -> None:
+    before = len(open_descriptors())
+    for method, name, headers, _ in KINDS_OF_REQUESTS * 10:
+        with connected(shelf, head_of(method, name, headers) * 5):
+            pass
+    wait_until(lambda: shelf.run(lambda: shelf.engine.tasks) == 0, "the tasks are over")
+    wait_until(lambda: len(open_descriptors()) <= before, "everything is closed")
+
+
+@pytest.mark.parametrize("change", ["replaced", "deleted", "truncated", "grown"])
+def test_large_file_for_a_slow_client(files: Files, change: str) -> None:
+    body = os.urandom(1000) * 8000
+    path = files.root / "a.bin"
+    files.add("a.bin", body)
+    with connected(files, head_of("GET", "a.bin", {"Connection": "close"}), 10_000) as client:
+        got = client.recv(1000)
+        if change == "replaced":
+            files.write("a.bin", b"new", LONG_AGO + 1)
+        elif change == "deleted":
+            path.unlink()
+        else:
+            os.truncate(path, 9000 if change == "truncated" else 2 * len(body))
+        got = (got + rest_of(client)).partition(b"\r\n\r\n")[2]
+    # The old file, whole; or an answer that does not look whole
+    assert len(got) < len(body) if change == "truncated" else got == body
+    now = {"replaced": b"new", "truncated": body[:9000], "grown": body.ljust(2 * len(body), b"\0")}
+    reply = files.ask("a.bin")
+    assert (reply.status, reply.body) == ((200, now[change]) if change in now else (404, b"Not Found\n"))
+
+
+@pytest.mark.parametrize("size", [1000, 2 * SMALL_FILE], ids=["small", "large"])
+def test_crowd_while_files_are_rewritten(files: Files, size: int) -> None:
+    """Every answer is one version, whole, with its own entity tag; never is the file missing."""
+    versions: dict[str, bytes] = {}
+    wrong: list[object] = []
+    end = threading.Event()
+
+    def write(number: int) -> None:
+        for name, coding in (("a.css", ""), ("a.css.gz", "-gzip")):
+            body = f"{number}{coding} ".encode() * (size // 4)
+            when = LONG_AGO + number
+            versions[f'"{when * 10**9:x}-{len(body):x}{coding}"'] = body
+            files.write(name, body, when)
+
+    def ask(headers: Asked) -> None:
+        while not end.is_set():
+            reply = files.ask("a.css", headers)
+            body = versions.get(reply["etag"] or "")
+            if (
+                body is None
+                or reply.status not in (200, 206)
+                or reply.body != (body if reply.status == 200 else body[5:50])
+            ):
+                wrong.append((reply.status, reply.pairs, len(reply.body)))
+
+    write(0)
+    files.serve("a.css")
+    asked: list[Asked] = [{}, {"Accept-Encoding": "gzip"}, {"Range": "bytes=5-49"}, {"Accept-Encoding": "gzip;q=0.5"}]
+    threads = [threading.Thread(target=ask, args=(headers,)) for headers in asked]
+    for thread in threads:
+        thread.start()
+    until, number = time.monotonic() + 1.5, 0
+    while time.monotonic() < until and not wrong:
+        number += 1
+        write(number)
+        time.sleep(0.0005 if number % 50 else 0.1)
+    end.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert wrong == [] and number > 50

@@ -253,9 +253,9 @@ class StaticFile:
         `path` is looked at as it is: absolute, or the working folder must stay. By `mtime_ns`, `size` and `inode`, as
         `os.stat` tells them, a change is told. `content_type` may be empty: none is sent.
 
-        `fields`: the other field lines, each with its CRLF: b"Vary: Accept-Encoding\\r\\n", of 200 and 304; `more`: those
-        of the 200 alone (RFC 9110 §15.4.5). ETag and Last-Modified, with the values given here, are the caller's to put
-        there; Content-Encoding of an encoded sibling; and Vary of all of them. Not those that the engine writes:
+        `fields`: the other field lines, each with its CRLF: b"Vary: Accept-Encoding\\r\\n", of 200 and 304; `more`:
+        those of the 200 alone (RFC 9110 §15.4.5). ETag and Last-Modified, with the values given here, are the caller's
+        to put there; Content-Encoding of an encoded sibling; and Vary of all of them. Not those that the engine writes:
         Content-Type, Content-Length, Date, Server, Connection and what else bears on framing.
 
         `encodings`: content codings, in small letters, with the file's siblings; the preferred first, three at most. A
@@ -268,7 +268,8 @@ class StaticFile:
 class Route:
     """One handler under one pattern and method. Pattern: `/a/{name}/{id:int}/{rest:path}`.
 
-    `status` is what a plain answer of the handler starts from (404 for an error handler).
+    `status` is what a plain answer of the handler starts from (404 for an error handler), `content_type` the type of
+    bytes that it returns.
     """
 
     def __new__(
@@ -281,6 +282,7 @@ class Route:
         stream: bool = False,
         status: int = 200,
         file: StaticFile | None = None,
+        content_type: str = "application/octet-stream",
     ) -> Route: ...
     pattern: str
     method: str

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
 from . import _engine
 from .errors import HTTPError, error_answer, plain, reason
-from .http import Request, Response, to_response
+from .http import BINARY, Request, Response, to_response
 from .limits import DEFAULTS
 from .patterns import check_handler, handler_name, handler_place, parse_pattern
 
@@ -55,6 +55,7 @@ class Entry(NamedTuple):
         shape: the pattern without the parameters' names.
         place: the handler's file:line.
         direct: whether the handler wants to know its Route, as attribute `route`, to have the engine answer instead.
+        content_type: of bytes that the handler returns.
     """
 
     pattern: str
@@ -65,6 +66,7 @@ class Entry(NamedTuple):
     name: str
     place: str
     direct: bool = False
+    content_type: str = BINARY
 
 
 class Contents(Protocol):
@@ -364,13 +366,18 @@ class Scope:
 
     def bind(self, handler: Handler) -> Handler:
         """The handler within its hooks; itself where there are none: what it raises comes to `failed`."""
-        if not (self.befores or self.afters):
+        if not self.has_hooks:
             return handler
 
         def bound(request: Request, /, **params: Any) -> object:
             return drive(self.steps(handler, request, params))
 
         return bound
+
+    @property
+    def has_hooks(self) -> bool:
+        """Whether anything is around its handlers."""
+        return bool(self.befores or self.afters)
 
     def cares(self, status: int) -> bool:
         """Whether an engine's error answer has to go through here."""
@@ -441,11 +448,35 @@ class Scope:
 
 
 def _route(prefix: str, scope: Scope, entry: Entry) -> _engine.Route:
-    bound = scope.bind(entry.handler)
-    route = _engine.Route(prefix + entry.pattern, entry.method, bound, name=entry.name, stream=entry.stream)
+    handler = entry.handler
+    if scope.has_hooks and entry.content_type != BINARY:  # they are handed a Response, which says its type itself
+        handler = _typed(handler, entry.content_type)
+    bound = scope.bind(handler)
+    route = _engine.Route(
+        prefix + entry.pattern,
+        entry.method,
+        bound,
+        name=entry.name,
+        stream=entry.stream,
+        content_type=entry.content_type,
+    )
     if entry.direct:
         cast(Any, entry.handler).route = route if bound is entry.handler else None
     return route
+
+
+def _typed(handler: Handler, content_type: str) -> Handler:
+    def typed(value: object) -> object:
+        return Response(value, 200, [], content_type) if isinstance(value, bytes) else value
+
+    async def later(value: Any) -> object:
+        return typed(await value)
+
+    def answer(request: Request, /, **params: Any) -> object:
+        value = handler(request, **params)
+        return later(value) if hasattr(value, "__await__") else typed(value)
+
+    return answer
 
 
 def drive(steps: Steps) -> object:

@@ -159,7 +159,8 @@ def _short_answer(error: BaseException, form: Form) -> Answer:
         status, fields, detail, text = error.status, list(error.headers), f"{error.detail}", plain(error)
     else:
         mistake = page_mistake(error)
-        detail = f"{mistake.shown}:{mistake.line}: {mistake.message}" if mistake else ""
+        # Python's message may quote the source
+        detail = f"{mistake.shown}:{mistake.line}: the page cannot be compiled" if mistake else ""
         status, fields, text = 500, [], f"{reason(500)}\n{detail}\n" if detail else f"{reason(500)}\n"
     if form != "json" or any(name.lower() == "content-type" for name, _ in fields):
         return Answer(_encoded(text), status, fields, _TEXT)

@@ -46,7 +46,8 @@ typedef struct {
   PyObject *file;  /* a StaticFile that may answer instead of the handler, or NULL */
   bool stream, is_async;
   int status;
-  uint32_t ints; /* bit per parameter: it is an int */
+  uint32_t ints;          /* bit per parameter: it is an int */
+  PyObject *content_type; /* of bytes that the handler returns; a str of ASCII */
 } route_object;
 
 /* The program's functions for raw connections, as Engine.set_hooks takes them. */

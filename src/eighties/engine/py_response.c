@@ -196,11 +196,13 @@ int answer_response(request_object *r, response_object *response) {
 
 /* Answer with a value that is a body by itself; *handled false: it is something else. */
 int answer_value(request_object *r, PyObject *value, bool *handled) {
-  static const char octets[] = "application/octet-stream";
   *handled = true;
   if (PyUnicode_Check(value)) return answer_text_value(r, value);
-  if (PyBytes_Check(value))
-    return answer_plain(r, (span){octets, sizeof octets - 1}, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), value);
+  if (PyBytes_Check(value)) {
+    PyObject *type = r->route->content_type;
+    const span kind = {(const char *)PyUnicode_DATA(type), (size_t)PyUnicode_GET_LENGTH(type)};
+    return answer_plain(r, kind, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), value);
+  }
   if (value == Py_None) {
     answer a = {.status = r->route->status == 200 ? 204 : r->route->status, .extra = {"", 0}};
     if (answer_head(r->conn, &a)) return finish(r, true);

@@ -65,12 +65,22 @@ static PyGetSetDef getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+/* It goes into heads as it is. */
+static bool read_content_type(route_object *r, PyObject *text) {
+  r->content_type = text ? Py_NewRef(text) : PyUnicode_FromString("application/octet-stream");
+  if (!r->content_type) return false;
+  const char *at = PyUnicode_IS_ASCII(r->content_type) ? (const char *)PyUnicode_DATA(r->content_type) : NULL;
+  if (at && http1_is_value(at, (size_t)PyUnicode_GET_LENGTH(r->content_type))) return true;
+  PyErr_Format(PyExc_ValueError, "content_type %R may not stand in a header field", text);
+  return false;
+}
+
 static PyObject *route_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-  static char *names[] = {"pattern", "method", "handler", "name", "stream", "status", "file", NULL};
-  PyObject *pattern, *method, *handler, *name = NULL, *file = NULL;
+  static char *names[] = {"pattern", "method", "handler", "name", "stream", "status", "file", "content_type", NULL};
+  PyObject *pattern, *method, *handler, *name = NULL, *file = NULL, *type_of_bytes = NULL;
   int stream = 0, status = 200;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UUO|$UpiO:Route", names, &pattern, &method, &handler, &name, &stream,
-                                   &status, &file))
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UUO|$UpiOU:Route", names, &pattern, &method, &handler, &name, &stream,
+                                   &status, &file, &type_of_bytes))
     return NULL;
   if (!name) return PyErr_Format(PyExc_TypeError, "Route needs the keyword name");
   if (!PyCallable_Check(handler)) return PyErr_Format(PyExc_TypeError, "the handler %R cannot be called", handler);
@@ -86,7 +96,7 @@ static PyObject *route_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
   r->stream = stream;
   r->status = status;
   r->file = Py_XNewRef(file);
-  if (read_names(r) < 0 || read_handler(r) < 0) Py_CLEAR(r);
+  if (!read_content_type(r, type_of_bytes) || read_names(r) < 0 || read_handler(r) < 0) Py_CLEAR(r);
   return (PyObject *)r;
 }
 
@@ -105,6 +115,7 @@ static int route_clear(PyObject *self) {
   Py_CLEAR(r->name);
   Py_CLEAR(r->names);
   Py_CLEAR(r->file);
+  Py_CLEAR(r->content_type);
   return 0;
 }
 

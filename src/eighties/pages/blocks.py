@@ -21,6 +21,9 @@ _INNER_PART = re.compile(r"\s*(else|elif|except|finally)\b")
 _STATEMENT_LISTS = ("body", "orelse", "finalbody", "handlers", "cases")
 
 
+_LOAD = ast.Load()
+
+
 class At(TypedDict):
     """Where a node stands; columns in bytes, from 0."""
 
@@ -172,12 +175,12 @@ def at_line(line: int) -> At:
 
 def name(identifier: str, at: At) -> ast.Name:
     """The value of a variable."""
-    return ast.Name(identifier, ast.Load(), **at)
+    return ast.Name(identifier, _LOAD, **at)
 
 
 def attribute(value: ast.expr, identifier: str, at: At) -> ast.Attribute:
     """The value of an attribute."""
-    return ast.Attribute(value, identifier, ast.Load(), **at)
+    return ast.Attribute(value, identifier, _LOAD, **at)
 
 
 def call(function: ast.expr, arguments: list[ast.expr], at: At) -> ast.Call:

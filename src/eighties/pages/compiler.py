@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import copy
 import posixpath
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
@@ -410,11 +411,15 @@ def _compiled(function: ast.FunctionDef | ast.AsyncFunctionDef, path: str) -> Co
     return next(one for one in module.co_consts if isinstance(one, CodeType))
 
 
+_TEMPLATES = [cast(ast.FunctionDef, ast.parse(f"{kind}def f(): pass").body[0]) for kind in ("", "async ")]
+"""Parsed, as each version of Python has other fields, and once: a site has thousands of functions."""
+
+
 def _function(
     identifier: str, arguments: list[str], body: list[ast.stmt], is_async: bool
 ) -> ast.FunctionDef | ast.AsyncFunctionDef:
-    text = "async def f(): pass" if is_async else "def f(): pass"
-    function = cast(ast.FunctionDef, ast.parse(text).body[0])  # parsed, as each version of Python has other fields
+    function = copy.copy(_TEMPLATES[is_async])
+    function.args = copy.copy(function.args)
     function.name = identifier
     function.args.args = [ast.arg(one, None, **at_line(1)) for one in arguments]
     function.body = body or function.body

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 MAX_RANGES = 16
 """Ranges in one request that are served; of more the whole file is (RFC 9110 §14.2: such requests are attacks)."""
-STRONG_AFTER = 1
-"""Seconds that a file must be unchanged before its date tells one version from all others (RFC 9110 §8.8.2.2)."""
 
 _SAFE = ("GET", "HEAD")
 _UNCONDITIONAL = ("OPTIONS", "TRACE", "CONNECT")
@@ -75,11 +73,11 @@ def judge(headers: _engine.MultiDict, method: str, etag: str, modified: int) -> 
     return 0
 
 
-def wants_part(headers: _engine.MultiDict, etag: str, modified: int, now: float) -> bool:
+def wants_part(headers: _engine.MultiDict, etag: str, modified: int | None) -> bool:
     """Whether If-Range, if there is one, lets Range count (RFC 9110 §13.1.5).
 
     Arguments:
-        now: seconds since 1970; a date tells versions apart only when it is past, see `STRONG_AFTER`.
+        modified: as above; None where that date may stand for two versions, and so is no strong validator (§8.8.2.2).
     """
     if "if-range" not in headers:
         return True
@@ -88,7 +86,7 @@ def wants_part(headers: _engine.MultiDict, etag: str, modified: int, now: float)
         return value is not None
     if '"' in value[:3]:
         return False
-    return parse_date(value) == modified and modified + STRONG_AFTER <= now
+    return modified is not None and parse_date(value) == modified
 
 
 def read_ranges(headers: _engine.MultiDict, size: int) -> list[tuple[int, int]] | None:

@@ -73,46 +73,11 @@ class _Reader:
     def __init__(self) -> None:
         self.names = Names()
         self.scope = _Scope("block", None)
-        self.handlers: dict[type[ast.AST], Callable[..., None]] = {
-            ast.Constant: self._nothing,
-            ast.Name: self._name,
-            ast.BinOp: self._bin_op,
-            ast.Assign: self._assign,
-            ast.AugAssign: self._aug_assign,
-            ast.AnnAssign: self._ann_assign,
-            ast.NamedExpr: self._named_expr,
-            ast.For: self._for,
-            ast.AsyncFor: self._for,
-            ast.AsyncWith: self._async_with,
-            ast.Await: self._await,
-            ast.Yield: self._yield,
-            ast.YieldFrom: self._yield,
-            ast.Return: self._return,
-            ast.Global: self._global,
-            ast.Nonlocal: self._nonlocal,
-            ast.Import: self._import,
-            ast.ImportFrom: self._import,
-            ast.ExceptHandler: self._except,
-            ast.MatchAs: self._match,
-            ast.MatchStar: self._match,
-            ast.MatchMapping: self._match_mapping,
-            ast.FunctionDef: self._function,
-            ast.AsyncFunctionDef: self._function,
-            ast.Lambda: self._lambda,
-            ast.ClassDef: self._class,
-            ast.ListComp: self._comprehension,
-            ast.SetComp: self._comprehension,
-            ast.DictComp: self._comprehension,
-            ast.GeneratorExp: self._comprehension,
-        }
-        for name in ("TypeVar", "ParamSpec", "TypeVarTuple"):  # of Python 3.12
-            if hasattr(ast, name):
-                self.handlers[getattr(ast, name)] = self._type_parameter
 
     def visit(self, node: ast.AST) -> None:
-        handler = self.handlers.get(type(node))
+        handler = _HANDLERS.get(type(node))
         if handler is not None:
-            handler(node)
+            handler(self, node)
         else:
             self.visit_children(node)
 
@@ -341,3 +306,42 @@ class _Reader:
 def _all_arguments(arguments: ast.arguments) -> list[ast.arg]:
     every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
     return every + [one for one in (arguments.vararg, arguments.kwarg) if one is not None]
+
+
+_HANDLERS: dict[type[ast.AST], Callable[..., None]] = {
+    ast.Constant: _Reader._nothing,
+    ast.Load: _Reader._nothing,
+    ast.Store: _Reader._nothing,
+    ast.Name: _Reader._name,
+    ast.BinOp: _Reader._bin_op,
+    ast.Assign: _Reader._assign,
+    ast.AugAssign: _Reader._aug_assign,
+    ast.AnnAssign: _Reader._ann_assign,
+    ast.NamedExpr: _Reader._named_expr,
+    ast.For: _Reader._for,
+    ast.AsyncFor: _Reader._for,
+    ast.AsyncWith: _Reader._async_with,
+    ast.Await: _Reader._await,
+    ast.Yield: _Reader._yield,
+    ast.YieldFrom: _Reader._yield,
+    ast.Return: _Reader._return,
+    ast.Global: _Reader._global,
+    ast.Nonlocal: _Reader._nonlocal,
+    ast.Import: _Reader._import,
+    ast.ImportFrom: _Reader._import,
+    ast.ExceptHandler: _Reader._except,
+    ast.MatchAs: _Reader._match,
+    ast.MatchStar: _Reader._match,
+    ast.MatchMapping: _Reader._match_mapping,
+    ast.FunctionDef: _Reader._function,
+    ast.AsyncFunctionDef: _Reader._function,
+    ast.Lambda: _Reader._lambda,
+    ast.ClassDef: _Reader._class,
+    ast.ListComp: _Reader._comprehension,
+    ast.SetComp: _Reader._comprehension,
+    ast.DictComp: _Reader._comprehension,
+    ast.GeneratorExp: _Reader._comprehension,
+}
+for name in ("TypeVar", "ParamSpec", "TypeVarTuple"):  # of Python 3.12
+    if hasattr(ast, name):
+        _HANDLERS[getattr(ast, name)] = _Reader._type_parameter

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, NoReturn
+from numbers import Number
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from .. import _engine
 from ..http import Response, encode_json
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from ..http import Request
     from ..sessions import Session, Store
 
-_NUMBERS = frozenset((int, float, bool))
 _NO_FIELDS = _engine.MultiDict()
 _STATUSES = range(200, 600)
 
@@ -40,22 +41,53 @@ class Raw(str):
     def __html__(self) -> Raw:
         return self
 
+    def __format__(self, spec: str) -> Raw:
+        return Raw(super().__format__(spec))
+
 
 class Done:
     """What a block finds as `done`: calling it finishes the block."""
 
-    __slots__ = ("_future",)
+    __slots__ = ("_future", "_thread")
 
     def __init__(self) -> None:
         self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._thread = threading.get_ident()
 
     def __call__(self, *_: object) -> None:
         """Finish the block. Arguments are ignored, so that it can be a callback itself; so are further calls."""
+        if threading.get_ident() == self._thread:
+            self._finish()
+        else:  # the loop would not notice otherwise
+            self._future.get_loop().call_soon_threadsafe(self._finish)
+
+    def _finish(self) -> None:
         if not self._future.done():
             self._future.set_result(None)
 
     def __await__(self) -> Generator[Any, None, None]:
         return self._future.__await__()
+
+
+class _Query(Query):
+    """A request's. Its path is looked at when `e` is."""
+
+    __slots__ = ("_request",)
+
+    def __init__(self, request: Request) -> None:
+        self._plain = request.query
+        self._request = request
+
+    @property
+    def _endpoint(self) -> str:  # type: ignore[override]  # of the class above it is a plain attribute
+        return self._request.path
+
+
+class Terms(NamedTuple):
+    """What is the same for all requests of a page: the type of its answers, and where sessions are kept."""
+
+    content_type: str
+    store: Store
 
 
 class Context:
@@ -64,36 +96,46 @@ class Context:
     Attributes:
         out: the body so far, in pieces; while a parallel page runs, another list is in its place.
         request: the Request; `body`, `headers`, `method`, `cookies`, `form` and `endpoint` (its path) are parts of it.
-        response: what will be sent, without its body yet.
     """
 
-    def __init__(self, request: Request, store: Store, kind: str, status: int = 200) -> None:
+    def __init__(self, request: Request, terms: Terms) -> None:
         self.out: list[bytes] = []
         self.request = request
-        self.response = Response(None, status, [], kind)
-        self._store = store
+        self._terms = terms
 
-    def finish(self) -> Response:
-        """The answer of a page that has run.
+    # Defaults of what most requests never set. As the class's they cost a request nothing.
+    _bare = True  # its body is all there is to the answer
+    _ended = False
+    _handlers: tuple[Callable[[str], str | bytes], ...] = ()
+    _query: Query | None = None
+    _response: Response | None = None
+    _session: Session | None = None
+
+    def finish(self) -> Response | bytes:
+        """The answer of a page that has run: its bytes, if nothing but the body matters.
 
         Raises:
             TypeError, ValueError: the session holds what cannot be kept, or a `post_render` handler returned no text.
         """
+        if self._bare:
+            return b"".join(self.out)
         response = self.response
+        if not self._ended:
+            body = b"".join(self.out)
+            for handler in self._handlers:
+                body = _rendered(handler, handler(body.decode("utf-8", "surrogateescape")))
+            response.body = body
         if self._session is not None:
-            self._store.save(self._session, response)
-        if self._ended:
-            return response
-        body = b"".join(self.out)
-        for handler in self._handlers:
-            body = _rendered(handler, handler(body.decode("utf-8", "surrogateescape")))
-        response.body = body
+            self._terms.store.save(self._session, response)
         return response
 
-    # Defaults of what most requests never set. As the class's they cost a request nothing.
-    _ended = False
-    _handlers: tuple[Callable[[str], str | bytes], ...] = ()
-    _session: Session | None = None
+    @property
+    def response(self) -> Response:
+        """What will be sent, without its body yet."""
+        if self._response is None:
+            self._bare = False
+            self._response = Response(None, 200, [], self._terms.content_type)
+        return self._response
 
     # ---- what the request brings ----
 
@@ -119,10 +161,13 @@ class Context:
     def cookies(self) -> dict[str, str]:
         return self.request.cookies
 
-    @functools.cached_property
+    @property
     def query(self) -> Query:
         """The query's parameters; those that came encrypted in `query.e`. See `urls.Query`."""
-        return Query(self.request.query, self.request.path)
+        query = self._query
+        if query is None:
+            query = self._query = _Query(self.request)
+        return query
 
     @property
     def form(self) -> _engine.MultiDict:
@@ -138,7 +183,8 @@ class Context:
     def session(self) -> Session:
         """What is remembered of the visitor, a dict; see `sessions.Session`."""
         if self._session is None:
-            self._session = self._store.load(self.request)
+            self._bare = False
+            self._session = self._terms.store.load(self.request)
         return self._session
 
     @functools.cached_property
@@ -164,11 +210,11 @@ class Context:
             TypeError, ValueError: text and arguments do not fit.
         """
         if args:
-            text = str(text) % tuple([one if type(one) in _NUMBERS else _engine.escape(one) for one in args])
+            text = str(text) % tuple([_argument(one) for one in args])
         if isinstance(text, bytes):
             self.out.append(text)
         elif isinstance(text, (dict, list)):
-            self.out.append(encode_json(text))
+            self.out.append(_json(text))
         else:
             self.out.append(str(text).encode("utf-8", "surrogateescape"))
 
@@ -216,7 +262,21 @@ class Context:
 
     def post_render(self, handler: Callable[[str], str | bytes]) -> None:
         """Have `handler(text)` change the rendered page: what it returns is sent instead. In order of calls."""
+        self._bare = False
         self._handlers = (*self._handlers, handler)
+
+
+def _argument(value: object) -> object:
+    """What stands for an argument of `write`: numbers stay numbers, for `%d`."""
+    if type(value) is str:
+        return _engine.escape(value)
+    return value if isinstance(value, Number) else _engine.escape(value)
+
+
+def _json(value: object) -> bytes:
+    """JSON that may stand in HTML, `</script>` and all: what means something there can only be within texts."""
+    text = encode_json(value)
+    return text.replace(b"<", b"\\u003c").replace(b">", b"\\u003e").replace(b"&", b"\\u0026")
 
 
 def _rendered(handler: Callable[[str], Any], value: Any) -> bytes:

@@ -20,7 +20,10 @@ BOM = "\ufeff"
 SPACE = " \t\f"
 _NEWLINE = re.compile(r"\r\n?|\n")
 _TAG = re.compile(r"<\?(pya?|include)(?=[ \t\f\v\r\n]|\?>)")
+# What somebody meant as a tag: it must not be sent as text. Names of XML's instructions may go on after these letters.
+_NO_TAG = re.compile(r"<\?(?:pya?|include)(?![-.:\w])", re.IGNORECASE)
 _PARALLEL = re.compile(r"(\ufeff?)#![ \t]*parallel[ \t]*(?:\r\n?|\n|\Z)")
+_PARALLEL_LATER = re.compile(r"\s*#![ \t]*parallel[ \t]*(?:\r\n?|\n|\Z)")
 _INDENT = re.compile(r"[ \t\f]*")
 _COMMENT = re.compile(r"#[^\r\n]*")
 _BAR = re.compile(r"[ \t\f]*\|(?:[ \t]|(?=[\r\n]|\?>))")
@@ -123,7 +126,7 @@ class Code(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A page's tokens. `parallel`: its first line says `#! parallel`, and is not among them."""
+    """A page's tokens. `parallel`: its first line, or the first after includes, says `#! parallel`, and is left out."""
 
     parallel: bool
     tokens: list[Text | Code | Include]
@@ -136,7 +139,8 @@ def scan(text: str, path: str) -> Page:
         text: the whole file, its line ends as they are.
         path: the file's name, for errors.
     Raises:
-        PageError: a block, an include, a string or sugar is not closed, or an expression of sugar is no Python.
+        PageError: a block, an include, a string or sugar is not closed, an expression of sugar is no Python, or a tag
+            is misspelt.
     """
     match = _PARALLEL.match(text)
     start = match.end() if match else 0
@@ -144,24 +148,36 @@ def scan(text: str, path: str) -> Page:
     if "<?" not in text:
         rest = mark + text[start:]
         return Page(match is not None, [Text(rest, 1 + (start > 0))] if rest else [])
-    return Page(match is not None, _tokens(_Source(text, path), start, mark))
+    tokens, parallel = _tokens(_Source(text, path), start, mark)
+    return Page(parallel or match is not None, tokens)
 
 
-def _tokens(source: _Source, position: int, mark: str) -> list[Text | Code | Include]:
+def _tokens(source: _Source, position: int, mark: str) -> tuple[list[Text | Code | Include], bool]:
+    """The tokens from a position on, and whether `#! parallel` follows the includes that they begin with."""
     text = source.text
     tokens: list[Text | Code | Include] = []
+    parallel = False
+    leading = True  # nothing but includes and white space so far
     while True:
         tag = _TAG.search(text, position)
-        between = mark + text[position : tag.start() if tag else len(text)]
+        end = tag.start() if tag else len(text)
+        if wrong := _NO_TAG.search(text, position, end):
+            source.fail(wrong.start(), f"{wrong[0]} is no tag: they are in small letters, and a space follows")
+        between = mark + text[position:end]
         if between:
             tokens.append(Text(between, source.line(position)))
+            leading = leading and not between.strip()
         if tag is None:
-            return tokens
+            return tokens, parallel
         mark = ""
         if tag[1] == "include":
             include, position = _include(source, tag)
             tokens.append(include)
+            found = _PARALLEL_LATER.match(text, position) if leading else None
+            if found is not None:
+                parallel, position = True, found.end()
         else:
+            leading = False
             block = _Block(source, tag)
             tokens.append(block.read())
             position = block.position
@@ -497,7 +513,7 @@ class _Block:
             return self.source.parse(start, end)
         except UNPARSABLE as error:
             reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
-            self.source.fail(start, f"#[[{self.text[start:end]}]] is no Python expression: {reason}")
+            self.source.fail(start, f"what stands in #[[ ]] is no Python expression: {reason}")
 
     def _parsed_or_none(self, start: int, end: int) -> ast.expr | None:
         try:

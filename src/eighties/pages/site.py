@@ -1,33 +1,33 @@
 """Site: a folder `public_html` as routes. Pages are compiled once, static files served as they are.
 
-`serve/worker.py` makes one per process and hangs it on the program's App, which asks for `entries` and `errors` where
-it makes its routes. State: what was found and compiled at the last `refresh`.
+`serve/content.py` makes one per process and hangs it on the program's App, which asks for `entries` and `errors` where
+it makes its routes. State: what was found at the last `refresh`, and the pages compiled since.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-import stat
-from collections.abc import Awaitable, Callable, Generator
+import time
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from ..app import Entry, drive
-from ..http import TEXT, Response, to_response
+from ..errors import HTTPError
+from ..http import BINARY, TEXT, Response, to_response
 from ..media import is_text, media_type
 from .compiler import CompiledPage, compile_page
-from .page import Context, PageEnd
+from .page import Context, PageEnd, Terms
 from .scanner import PageError
 from .static import MemoryCache, ServedFile
-from .tree import MAX_PAGE, File, holds_code, inside, read_files
+from .tree import MAX_PAGE, File, Identity, Tree, code_in, holds_code, identity, inside
 
 if TYPE_CHECKING:
     from ..http import Request
     from ..sessions import Store
 
 Answer = Callable[..., Any]
-Identity = tuple[int, int, int]
 
 
 class Hooks(NamedTuple):
@@ -47,11 +47,11 @@ class _Compiled(NamedTuple):
     seen: dict[str, Identity | None]
 
     def is_current(self) -> bool:
-        return all(_identity(path) == seen for path, seen in self.seen.items())
+        return all(identity(path) == seen for path, seen in self.seen.items())
 
 
 class Site:
-    """A folder of pages and files.
+    """A folder of pages and files. Make it, then `refresh`.
 
     Arguments:
         root: the folder `public_html`.
@@ -59,6 +59,8 @@ class Site:
         store: where sessions are kept.
         static: whether folders called `static` are served.
         dev: whether the developer's error page goes before `500.html`.
+    Attributes:
+        skipped: what has no route and should have one, as texts.
     """
 
     def __init__(
@@ -67,111 +69,149 @@ class Site:
         self.root = os.path.realpath(root)
         self.names = names
         self.store = store
-        self.broken: list[PageError] = []
         self.skipped: list[str] = []
         self._static = static
         self._dev = dev
         self._hooks = Hooks(names.get("on_before_http"), names.get("on_after_http"))
+        self._judged: dict[str, tuple[Identity | None, bool]] = {}
+        self._files: list[File] = []
         self._compiled: dict[str, _Compiled] = {}
-        self._entries: list[Entry] = []
-        self._errors: dict[int, Answer] = {}
-        self.refresh()
+        self._served: dict[str, ServedFile] = {}
 
     def entries(self) -> list[Entry]:
         """A route for each page and static file, and for each folder the way to its `/`."""
-        return self._entries
+        routed = [file for file in self._files if not file.status]
+        taken = {(file.url, file.method) for file in routed}
+        folders = sorted(url.rstrip("/") for url, method in taken if method == "GET" and url.endswith("/"))
+        entries = [self._entry(file) for file in routed]
+        return entries + [_redirect_entry(url) for url in folders if url and (url, "GET") not in taken]
 
     def errors(self) -> dict[int, Answer]:
         """Handlers of statuses: `404.html` and the like."""
-        return self._errors
+        return {
+            file.status: self._error_handler(file)
+            for file in self._files
+            if file.status and not (self._dev and file.status == 500)
+        }
+
+    @property
+    def broken(self) -> list[PageError]:
+        """The mistakes in pages that have been compiled."""
+        return [one.page for one in self._compiled.values() if isinstance(one.page, PageError)]
 
     @property
     def uses(self) -> frozenset[str]:
-        """Which names of the context the pages mention."""
+        """Which names of the context the pages mention, as far as they have been compiled."""
         pages = [one.page for one in self._compiled.values() if isinstance(one.page, CompiledPage)]
         hooks = frozenset(("session",)) if any(self._hooks) else frozenset[str]()
         return hooks.union(*(page.uses for page in pages))
 
-    def refresh(self) -> None:
-        """Look at the folder again. Pages are compiled where they, or what they include, have changed."""
-        self.broken, self.skipped = [], []
-        compiled, self._compiled = self._compiled, {}
-        routes: dict[tuple[str, str], tuple[File, Entry]] = {}
-        self._errors = {}
-        self._memory = MemoryCache()  # what the old routes hold goes with them
-        for file in read_files(self.root, self._static):
+    # ---- looking ----
+
+    def refresh(self, patience: float = float("inf")) -> None:
+        """Look at the folder again, and compile pages where they, or what they include, have changed.
+
+        Arguments:
+            patience: seconds after which further pages are left to `compile_rest`, or to their first request.
+        """
+        tree = Tree(self.root, self._static, self._judged)
+        files: dict[tuple[str, str, int], File] = {}
+        skipped = []
+        for file in tree.read():
             if isinstance(file, str):
-                self.skipped.append(file)
+                skipped.append(file)
                 continue
-            handler = self._page(file, compiled.get(file.path)) if file.page else self._served(file)
-            if file.status:
-                self._add_error(file, handler)
-                continue
-            other = routes.get((file.url, file.method))
-            if other is None:
-                routes[file.url, file.method] = (file, _entry(file, handler))
-            else:
-                self.skipped.append(f"{file.name} is hidden by {other[0].name}: both are {file.method} {file.url}")
-        self._entries = [entry for _, entry in routes.values()]
-        self._entries += [
-            _redirect_entry(url.rstrip("/"))
-            for url, method in routes
-            if method == "GET" and url.endswith("/") and url != "/" and (url.rstrip("/"), "GET") not in routes
-        ]
+            other = files.setdefault((file.url, file.method, file.status), file)
+            if other is not file:
+                skipped.append(
+                    f"{file.name} is hidden by {other.name}: both are {file.method} {file.url or file.status}"
+                )
+        before = self._compiled
+        self._files, self.skipped, self._judged = list(files.values()), skipped, tree.judged
+        self._compiled = {
+            file.path: before[file.path]
+            for file in self._files
+            if file.page and file.path in before and before[file.path].is_current()
+        }
+        memory = MemoryCache()
+        self._served = {file.path: self._make_served(file, memory) for file in self._files if not file.page}
+        deadline = time.monotonic() + patience
+        for _ in self.compile_rest():
+            if time.monotonic() > deadline:
+                break
+
+    def compile_rest(self) -> Iterator[None]:
+        """Compile the pages that have not been, one at each step."""
+        for file in self._files:
+            if file.page and file.path not in self._compiled:
+                self._compile(file)
+                yield
 
     # ---- pages ----
-
-    def _page(self, file: File, known: _Compiled | None) -> Answer:
-        """What answers a page; a broken one answers with its mistake."""
-        kept = known if known is not None and known.is_current() else self._compile(file)
-        self._compiled[file.path] = kept
-        if isinstance(kept.page, PageError):
-            self.broken.append(kept.page)
-            return functools.partial(_refuse, kept.page)
-        return _handler(kept.page, self.store, self._hooks, media_type(file.name, TEXT), file.status)
 
     def _compile(self, file: File) -> _Compiled:
         seen: dict[str, Identity | None] = {}
         try:
-            return _Compiled(compile_page(file.path, functools.partial(self._read, file, seen), self.names), seen)
+            found = _Compiled(compile_page(file.path, functools.partial(self._read, file, seen), self.names), seen)
         except PageError as error:
             error.shown = os.path.relpath(error.path, self.root)
             error.__traceback__ = error.__cause__ = error.__context__ = None  # they are the compiler's
-            return _Compiled(error, seen)
+            found = _Compiled(error, seen)
+        self._compiled[file.path] = found
+        return found
 
     def _read(self, file: File, seen: dict[str, Identity | None], path: str) -> str:
-        """The text of a page or of what it includes."""
-        seen[path] = _identity(path)
-        if not inside(path, self.root):
+        """The text of a page or of what it includes. Raises OSError."""
+        seen[path] = identity(path)
+        if seen[path] is None or not inside(path, self.root):
             raise FileNotFoundError(2, "there is no such file within the site")
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as opened:
-            if path == file.path and ".dyn." not in file.name and os.fstat(opened.fileno()).st_size >= MAX_PAGE:
-                raise OSError(27, f"it holds code, so it may have {MAX_PAGE} bytes; or call it .dyn.")
-            return opened.read()
+        with open(path, "rb") as opened:
+            data = opened.read()
+        if path == file.path and ".dyn." not in file.name and len(data) >= MAX_PAGE:
+            raise OSError(27, f"with code in it, it may have {MAX_PAGE} bytes, or is called .dyn.")
+        if code_in(data, text=True) == "wide":
+            raise OSError(84, "it is in UTF-16 or UTF-32: save it as UTF-8")
+        return data.decode("utf-8", "surrogateescape")
 
-    # ---- files ----
+    def _handler(self, file: File) -> Answer:
+        if not file.page:
+            return self._served[file.path]
+        found = self._compiled.get(file.path)
+        if found is None:
+            return functools.partial(self._compile_and_answer, file)
+        if isinstance(found.page, PageError):
+            return functools.partial(_refuse, found.page)
+        return _page_handler(found.page, Terms(_type_of(file), self.store), self._hooks)
 
-    def _served(self, file: File) -> ServedFile:
+    def _compile_and_answer(self, file: File, request: Request) -> object:
+        """A request has come before the page was compiled."""
+        if file.path not in self._compiled:
+            self._compile(file)
+        return self._handler(file)(request)
+
+    # ---- routes ----
+
+    def _entry(self, file: File) -> Entry:
+        direct = not file.page and file.method == "GET"
+        kind = _type_of(file) if file.page else BINARY
+        return Entry(file.url, file.url, file.method, self._handler(file), False, file.name, file.path, direct, kind)
+
+    def _make_served(self, file: File, memory: MemoryCache) -> ServedFile:
         allow = None if file.cached else functools.partial(_refuse_code, file)
-        return ServedFile(file.path, self.root, immutable=file.cached, allow=allow, cache=self._memory)
+        return ServedFile(file.path, self.root, immutable=file.cached, allow=allow, cache=memory)
 
-    def _add_error(self, file: File, handler: Answer) -> None:
-        if self._dev and file.status == 500:
-            return
-
+    def _error_handler(self, file: File) -> Answer:
+        handler = self._handler(file)
         if isinstance(handler, ServedFile):
-            self._errors[file.status] = functools.partial(_error_file, handler, file.status)
-        else:
-            self._errors[file.status] = functools.partial(_error_page, handler)
+            return functools.partial(_error_file, handler, file.status)
+        found = self._compiled.get(file.path) or self._compile(file)
+        if isinstance(found.page, PageError):
+            return functools.partial(_refuse, found.page)
+        return _error_handler(found.page, Terms(_type_of(file), self.store), file.status)
 
 
-def _identity(path: str) -> Identity | None:
-    """By what a changed file is told; None: there is none."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return (found.st_mtime_ns, found.st_size, found.st_ino) if stat.S_ISREG(found.st_mode) else None
+def _type_of(file: File) -> str:
+    return media_type(file.name, TEXT)
 
 
 def _refuse_code(file: File, path: str, fd: int) -> None:
@@ -182,24 +222,22 @@ def _refuse_code(file: File, path: str, fd: int) -> None:
         raise error
 
 
-def _error_page(page: Answer, request: Request, error: BaseException) -> object:
-    """`404.html` with code, which knows its status."""
-    return page(request)
+def _refuse(error: PageError, *_: object) -> object:
+    """The handler of a page that cannot be compiled."""
+    raise error.with_traceback(None)
 
 
 def _error_file(served: ServedFile, status: int, request: Request, error: BaseException) -> Response:
     """`404.html` without code."""
     response = served.whole(request)
     response.status = status
+    response.fields.extend(_fields_of(error))
     return response
 
 
-# ---- routes ----
-
-
-def _entry(file: File, handler: Answer) -> Entry:
-    direct = not file.page and file.method == "GET"
-    return Entry(file.url, file.url, file.method, handler, False, file.name, file.path, direct)
+def _fields_of(error: BaseException) -> list[tuple[str, str]]:
+    """What an error's answer must have, whoever makes it: WWW-Authenticate, Allow, Retry-After…"""
+    return error.headers if isinstance(error, HTTPError) else []
 
 
 def _redirect_entry(url: str) -> Entry:
@@ -210,46 +248,56 @@ def _redirect_entry(url: str) -> Entry:
     return Entry(url, url, "GET", redirect, False, f"{url}/", url)
 
 
-def _refuse(error: PageError, request: Request) -> object:
-    raise error.with_traceback(None)
-
-
 # ---- a request of a page ----
 
+Run = Callable[[Context], Awaitable[None] | None]
 
-def _handler(page: CompiledPage, store: Store, hooks: Hooks, kind: str, status: int) -> Answer:
+
+def _page_handler(page: CompiledPage, terms: Terms, hooks: Hooks) -> Answer:
     """The page as a handler: a plain function where nothing in it waits."""
-    run: Callable[[Context], Awaitable[None] | None] = page.run
-    status = status or 200
+    if any(hooks):
+        return _hooked(page.run, terms, hooks)
+    run: Run = page.run
 
-    def answer(request: Request) -> Response:
-        context = Context(request, store, kind, status)
+    def answer(request: Request) -> Response | bytes:
+        context = Context(request, terms)
         try:
             run(context)
         except PageEnd:
             pass
         return context.finish()
 
-    async def answer_async(request: Request) -> Response:
-        context = Context(request, store, kind, status)
-        try:
-            waiting = run(context)
-            if waiting is not None:
-                await waiting
-        except PageEnd:
-            pass
+    async def answer_async(request: Request) -> Response | bytes:
+        context = Context(request, terms)
+        await _run(run, context)
         return context.finish()
 
-    def steps(request: Request) -> Generator[Any, Any, Response]:
-        context = Context(request, store, kind, status)
+    return answer_async if page.is_async else answer
+
+
+async def _run(run: Run, context: Context) -> None:
+    try:
+        waiting = run(context)
+        if waiting is not None:
+            await waiting
+    except PageEnd:
+        pass
+
+
+def _hooked(run: Run, terms: Terms, hooks: Hooks) -> Answer:
+    """The page within main.py's hooks."""
+
+    def steps(request: Request) -> Generator[Any, Any, Any]:
+        context = Context(request, terms)
         given = request.method, request.path, context.session
         try:
-            if hooks.before is not None:
-                instead = yield hooks.before(*given)
-                if instead is not None:
-                    response = to_response(request, instead)
-                    store.save(context.session, response)
-                    return response
+            instead = None if hooks.before is None else (yield hooks.before(*given))
+            if instead is not None:
+                found = to_response(request, instead)
+                # A copy: it may be one that the program keeps, and this visitor's cookie is no other's
+                response = Response(found.body, found.status, list(found.fields), found.content_type)
+                terms.store.save(context.session, response)
+                return response
             waiting = run(context)
             if waiting is not None:
                 yield waiting
@@ -259,7 +307,33 @@ def _handler(page: CompiledPage, store: Store, hooks: Hooks, kind: str, status: 
             yield hooks.after(*given)
         return context.finish()
 
-    def answer_hooked(request: Request) -> object:
+    def answer(request: Request) -> object:
         return drive(steps(request))
 
-    return answer_hooked if any(hooks) else answer_async if page.is_async else answer
+    return answer
+
+
+def _error_handler(page: CompiledPage, terms: Terms, status: int) -> Answer:
+    """The page as the handler of a status, without hooks: they have run, or will not."""
+    run: Run = page.run
+
+    def begin(request: Request, error: BaseException) -> Context:
+        context = Context(request, terms)
+        context.response.status = status
+        context.response.fields.extend(_fields_of(error))
+        return context
+
+    def answer(request: Request, error: BaseException) -> object:
+        context = begin(request, error)
+        try:
+            run(context)
+        except PageEnd:
+            pass
+        return context.finish()
+
+    async def answer_async(request: Request, error: BaseException) -> object:
+        context = begin(request, error)
+        await _run(run, context)
+        return context.finish()
+
+    return answer_async if page.is_async else answer

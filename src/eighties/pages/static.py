@@ -79,7 +79,7 @@ class Opened(NamedTuple):
 class Variant:
     """One representation of a file: as it is, or encoded. `body` is None where it is not in memory."""
 
-    __slots__ = ("body", "coding", "etag", "fields", "identity", "last_modified", "path", "size")
+    __slots__ = ("body", "coding", "etag", "fields", "identity", "last_modified", "path", "size", "strong_date")
 
     def __init__(self, path: str, coding: str, identity: Identity) -> None:
         self.path = path
@@ -90,7 +90,10 @@ class Variant:
         self.fields: Fields = []
         self.etag = f'"{identity[0]:x}-{identity[1]:x}{coding and "-"}{coding}"'
         # Never later than Date (RFC 9110 §8.8.2.1), which is up to a second old; before 1970 there is no HTTP
-        self.last_modified = max(0, min(identity[0] // 10**9, int(time.time()) - 1))
+        modified = identity[0] // 10**9
+        self.last_modified = max(0, min(modified, int(time.time()) - 1))
+        # Its own date was never sent within that second, so no second version has it (RFC 9110 §8.8.2.2)
+        self.strong_date = modified if modified == self.last_modified else None
 
     def describe(self, more: Fields) -> None:
         """Make the fields of its answers."""
@@ -121,6 +124,7 @@ class Variant:
 
 
 def _lines(fields: Fields) -> bytes:
+    """Fields as a head has them."""
     return "".join(f"{name}: {value}\r\n" for name, value in fields).encode()
 
 
@@ -260,10 +264,14 @@ class ServedFile:
         self._told = False
         if due:
             self._look_around(plain, opened)
+        self._hand_over(plain)
+        return plain, opened
+
+    def _hand_over(self, plain: Variant) -> None:
+        """Have the engine answer from now on, if the file is in memory."""
         if self._static is not None and self.route is not None and self.route.file is not self._static:
             self._cache.keep(self, plain.size + sum(one.size for one in self._encoded.values()))
             self.route.file = self._static
-        return plain, opened
 
     def _forget(self) -> None:
         self.release()
@@ -356,6 +364,7 @@ class ServedFile:
             if sibling is not None and sibling.identity == variant.identity:
                 return variant, sibling
             self._look_around(plain, opened)  # it has changed, or gone
+            self._hand_over(plain)
         return plain, opened
 
     def _answer(self, request: Request, variant: Variant, opened: Opened) -> Response:
@@ -363,12 +372,12 @@ class ServedFile:
         headers = request.headers
         status = judge(headers, request.method, variant.etag, variant.last_modified)
         if status == 304:  # RFC 9110 §15.4.5
-            return Response(None, 304, [("ETag", variant.etag), *self._common()])
+            return Response(None, 304, [pair for pair in variant.fields if pair[0] in NOT_MODIFIED])
         if status:
             raise self._refused(status)
         if request.method == "GET" and "range" in headers:
             ranges = read_ranges(headers, variant.size)
-            if ranges is not None and wants_part(headers, variant.etag, variant.last_modified, time.time()):
+            if ranges is not None and wants_part(headers, variant.etag, variant.strong_date):
                 return self._part(request, variant, opened, ranges)
         return _respond(variant, opened, self.kind, variant.fields)
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +17,13 @@ from .settings import Settings, master_key
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..files import FileEvent, Watch
     from ..pages.site import Site
     from ..sessions import Store
 
+# Seconds: a start that takes longer leaves pages to be compiled while others are served already.
+START_TIME = 0.3
+# Seconds between looks at whether the watched folder is still in its place.
+LOOK = 0.5
 # A name in main.py under which it may give another store than the cookie's.
 STORE = "session_store"
 # Its functions around every page.
@@ -38,7 +43,7 @@ def use_master_key() -> None:
 
 
 def attach(program: Program, entry: Entry, settings: Settings, session_key: str) -> Site | None:
-    """Compile the site of a program, and have its App serve it. None: it has none.
+    """Find the site of a program, and have its App serve it. None: it has none.
 
     `session_key` is what sessions are encrypted with where there is no master key. Raises LoadError.
     """
@@ -50,8 +55,9 @@ def attach(program: Program, entry: Entry, settings: Settings, session_key: str)
     _check_names(names, entry.name)
     store = names[STORE] if STORE in names else _cookie_store(session_key)
     site = Site(entry.root, names, store, static=not settings.no_static, dev=settings.dev)
+    site.refresh(START_TIME)
     program.app.contents = site
-    _warm(site)
+    warm(site)
     return site
 
 
@@ -59,15 +65,36 @@ def _check_names(names: dict[str, Any], name: str) -> None:
     """What a site's program may define must be what it is taken for. Raises LoadError."""
     import inspect
 
+    from ..app import App
+
     for hook in HOOKS:
-        value = names.get(hook)
-        if value is not None and (not callable(value) or inspect.isgeneratorfunction(inspect.unwrap(value))):
-            raise LoadError(
-                f"{name}: {hook} must be a function, def or async def, which takes method, endpoint, session"
-            )
+        if names.get(hook) is not None and not _takes_three(names[hook]):
+            what = "must be a function, def or async def, which takes method, endpoint, session"
+            raise LoadError(f"{name}: {hook} {what}")
     store = names.get(STORE)
-    if STORE in names and not all(callable(getattr(store, method, None)) for method in ("load", "save")):
-        raise LoadError(f"{name}: {STORE} must be a store of sessions, with load and save, not {type(store).__name__}")
+    methods = [getattr(store, method, None) for method in ("load", "save")]
+    plain = all(callable(method) and not inspect.iscoroutinefunction(method) for method in methods)
+    if STORE in names and (isinstance(store, type) or not plain):
+        raise LoadError(f"{name}: {STORE} must be a store of sessions, an object with plain methods load and save")
+    app = names.get("app")
+    if app is not None and not isinstance(app, App):
+        raise LoadError(f"{name}: `app` is where an App would be, but it is of type {type(app).__name__}: rename it")
+
+
+def _takes_three(hook: object) -> bool:
+    import inspect
+
+    if not callable(hook) or any(
+        inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one) for one in (hook, type(hook).__call__)
+    ):
+        return False
+    try:
+        inspect.signature(hook).bind("GET", "/", {})
+    except TypeError:
+        return False
+    except ValueError:  # it does not say
+        return True
+    return True
 
 
 def _cookie_store(session_key: str) -> Store:
@@ -77,7 +104,7 @@ def _cookie_store(session_key: str) -> Store:
     return CookieStore(urls.master_key() or urls.MasterKey(session_key))
 
 
-def _warm(site: Site) -> None:
+def warm(site: Site) -> None:
     """What encrypts is a large library: a site that needs it has it before memory is frozen, others never load it."""
     from .. import urls
 
@@ -86,21 +113,78 @@ def _warm(site: Site) -> None:
         key.open("", "", key.seal("", "", b"."))
 
 
-def report(site: Site) -> None:
-    """Say which pages cannot be served, and why."""
-    for error in site.broken:
-        logs.log("error", f"a page cannot be served: {error}")
-    for what in site.skipped:
-        logs.log("warning", what)
+class Care:
+    """A site while it is served: the pages left over at the start are compiled, and with `--reload` files watched.
+
+    Arguments:
+        changed: called when routes are to be made anew.
+        loud: whether this worker tells what is wrong; the others would say the same.
+    """
+
+    def __init__(self, site: Site, changed: Callable[[], None], *, loud: bool) -> None:
+        self.site = site
+        self._changed = changed
+        self._loud = loud
+        self._told: set[str] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def begin(self, watch: bool) -> None:
+        """Begin, once the server listens."""
+        loop = asyncio.get_running_loop()
+        self._tasks.append(loop.create_task(self._compile_rest()))
+        if watch:
+            self._tasks.append(loop.create_task(self._watch()))
+
+    def close(self) -> None:
+        """End it."""
+        for task in self._tasks:
+            task.cancel()
+
+    def report(self) -> None:
+        """Say which pages cannot be served, and why; what was said at the last look is not said again."""
+        broken = {f"a page cannot be served: {error}" for error in self.site.broken}
+        found = broken | set(self.site.skipped)
+        for what in sorted(found - self._told) if self._loud else ():
+            logs.log("error" if what in broken else "warning", what)
+        self._told = found
+
+    async def _compile_rest(self) -> None:
+        self.report()
+        waited = False
+        for _ in self.site.compile_rest():
+            waited = True
+            await asyncio.sleep(0)
+        if waited:
+            warm(self.site)
+            self._changed()
+            self.report()
+            gc.collect()
+            gc.freeze()
+
+    async def _watch(self) -> None:
+        """Look at the folder again when something in it changes, or when another takes its place."""
+        from ..files import watch
+
+        while True:
+            now = _place(self.site.root)
+            if now is None:  # moved away, as deploys do for a moment
+                await asyncio.sleep(LOOK)
+                continue
+            watching = watch(self.site.root, lambda _: self._look())
+            self._look()
+            while _place(self.site.root) == now and not watching.closed:
+                await asyncio.sleep(LOOK)
+            watching.close()
+
+    def _look(self) -> None:
+        self.site.refresh()
+        self.report()
+        self._changed()
 
 
-def watch(site: Site, changed: Callable[[], None]) -> Watch:
-    """Look at the folder again when something in it changes, then call `changed`."""
-    from ..files import watch as watch_files
-
-    def look(events: list[FileEvent]) -> None:
-        site.refresh()
-        report(site)
-        changed()
-
-    return watch_files(site.root, look)
+def _place(folder: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

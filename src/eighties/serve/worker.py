@@ -24,7 +24,6 @@ from .settings import EXIT_CANNOT_START, EXIT_ERROR, HOOK_TIME, ORDERS, Settings
 if TYPE_CHECKING:
     from .._engine import Engine
     from ..app import App
-    from ..files import Watch
 
 # on_init and on_message are called here.
 ENGINE_HOOKS = ("on_data", "on_close", "on_write", "on_accept")
@@ -156,7 +155,11 @@ def run_once(entry: Entry, settings: Settings) -> int:
         return await stop_app(app)
 
     try:
-        app = load_app(entry, settings).app
+        program = load_app(entry, settings)
+        app = program.app
+        if program.site is not None:
+            program.site.refresh()
+            content.Care(program.site, lambda: None, loud=True).report()
         return 0 if loop.run_until_complete(run()) else 1
     except LoadError as error:
         return say_why(error)
@@ -191,7 +194,7 @@ class Worker:
         self.stop = asyncio.Event()
         # The task that runs the on_start hooks, while it does.
         self.starting: asyncio.Task[int] | None = None
-        self.watch: Watch | None = None
+        self.care: content.Care | None = None
 
     def run(self) -> int:
         """Serve until told to stop. Returns the exit code."""
@@ -200,8 +203,6 @@ class Worker:
             # Until here SIGTERM just ends the process, which has nothing to lose yet.
             entry = locate(self.settings.entry, self.settings.public_html)
             program = load_app(entry, self.settings, self.orders.session_key)
-            if program.site is not None and self.orders.number == 0:  # the others would say the same
-                content.report(program.site)
             self.loop.add_signal_handler(signal.SIGTERM, self.begin_to_stop)
             return run_through(self.loop, self.loop.create_task(self.serve(program)))
         except asyncio.CancelledError:  # told to stop while starting
@@ -223,8 +224,8 @@ class Worker:
         try:
             await self.start(program, engine)
             await self.stop.wait()
-            if self.watch is not None:
-                self.watch.close()
+            if self.care is not None:
+                self.care.close()
             await self.drain(engine)
         finally:
             self.link.stop()  # on_message may use the engine
@@ -267,13 +268,15 @@ class Worker:
         await start_app(program.app)
         self.starting = None
         self.put_in_place(program, engine)
-        if program.site is not None and self.settings.reload:
-            self.watch = content.watch(program.site, lambda: self.set_routes(program, engine))
         # What is loaded by now stays: the collector need not look at it again.
         gc.enable()
         gc.collect()
         gc.freeze()
         self.listen(program, engine)
+        if program.site is not None:
+            loud = self.orders.number == 0
+            self.care = content.Care(program.site, lambda: self.set_routes(program, engine), loud=loud)
+            self.care.begin(self.settings.reload)
 
     def put_in_place(self, program: Program, engine: Engine) -> None:
         """Hand the program's routes and hooks to those who call them, in the context that the on_start hooks left."""
