@@ -74,7 +74,7 @@ static int model_choice(const http1_head *head, int n) {
     size_t len = strcspn(element, " \t");
     if (strlen(element + len) != strspn(element + len, " \t")) wrong = true;
     element[len] = 0;
-    if (*element == '*' || strspn(element, word) != len) wrong = true;
+    if (*element == '*' || strspn(element, word) != len || strcasecmp(element, "x-gzip") == 0) wrong = true;
     for (int i = 0; i < STATIC_ENCODINGS; i++) place[i] |= strcasecmp(element, codings[i].at) == 0;
   }
   free(all);
@@ -145,6 +145,20 @@ static void check_request(const char *method, unsigned settings, const char *fie
   free(all);
 }
 
+/* A word is found where a line that is taken has it. */
+static bool model_vary(char *all) {
+  bool vary = false;
+  for (char *line; (line = strsep(&all, "\n")) && all;) {
+    if (strncasecmp(line, "vary:", 5) != 0) continue;
+    line += 5;
+    for (char *element; (element = strsep(&line, ",\r"));) {
+      element += strspn(element, " \t");
+      vary |= strncasecmp(element, "br", 2) == 0 && strspn(element + 2, " \t") == strlen(element + 2);
+    }
+  }
+  return vary;
+}
+
 /* Lines that are taken make a head with one field for each, that ends where they end, and none of them is the engine's. */
 static void check_lines(const char *at, size_t len) {
   static const char *const ours[] = {"connection", "content-length", "content-type",      "date",   "keep-alive",
@@ -160,6 +174,9 @@ static void check_lines(const char *at, size_t len) {
     for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
       assert(name != strlen(ours[i]) || strncasecmp(line, ours[i], name) != 0);
   }
+  free(all);
+  all = copy(at, len);
+  assert(static_lists((span){at, len}, "vary", codings[0]) == model_vary(all));
   free(all);
 }
 

@@ -15,6 +15,8 @@ static)
     printf '\014If-None-Match: "a,b", *\r\nRange: bytes=0-1\r\nIf-Range: "a"' >"$seeds/others"
     printf '\001If-Match: "a"\r\nIf-Unmodified-Since: x\r\nContent-Encoding: br\r\nDate: x\r\n' >"$seeds/lines"
     printf '\001W/"a-1"' >"$seeds/tag"
+    printf '\001Vary: a, br ,\r\nX: y\r\nVARY:b\r\n' >"$seeds/vary"
+    printf '\003Accept-Encoding: x-gzip, br' >"$seeds/alias"
     ;;
 *) "$build/seeds" "$target" "$seeds" "$@" || exit 1 ;;
 esac

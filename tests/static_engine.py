@@ -20,19 +20,22 @@ BODY = b"body { color: red }\n"
 LONG = bytes(range(256)) * 400  # sent from where it is, not copied
 MUCH = LONG * 160  # more than the kernel holds
 CLOCK = 1_445_412_480
+VARY = "Vary: Accept-Encoding"
+OF_THE_BODY = ("Last-Modified", "Content-Encoding")  # not in a 304
 
 
-def describe(path: Path, body: bytes, etag: str, *more: str) -> dict[str, Any]:
-    """What StaticFile is told of a file."""
+def describe(path: Path, body: bytes, etag: str, *lines: str) -> dict[str, Any]:
+    """What StaticFile is told of a file; `lines`: field lines, besides ETag and Last-Modified."""
     status = path.stat()
     date = formatdate(status.st_mtime_ns // 10**9, usegmt=True)
-    lines = [f"ETag: {etag}", f"Last-Modified: {date}", *more]
+    ended = [f"{line}\r\n" for line in (f"ETag: {etag}", f"Last-Modified: {date}", *lines)]
     return {
         "mtime_ns": status.st_mtime_ns,
         "size": status.st_size,
         "inode": status.st_ino,
         "content_type": b"text/css",
-        "fields": "".join(f"{line}\r\n" for line in lines).encode(),
+        "fields": "".join(line for line in ended if not line.startswith(OF_THE_BODY)).encode(),
+        "more": "".join(line for line in ended if line.startswith(OF_THE_BODY)).encode(),
         "etag": etag.encode(),
         "last_modified": date.encode(),
         "body": body,
@@ -59,15 +62,15 @@ class Site:
 
     def make(self, body: bytes = BODY) -> StaticFile:
         encodings = [
-            (coding.encode(), StaticFile(path, **describe(path, path.read_bytes(), f'"{coding}"', self.coded(coding))))
+            (coding.encode(), StaticFile(path, **describe(path, path.read_bytes(), f'"{coding}"', *self.coded(coding))))
             for coding, path in self.siblings.items()
         ]
-        more = ["Vary: Accept-Encoding"] if encodings else []
+        more = [VARY] if encodings else []
         return StaticFile(self.path, **describe(self.path, body, '"a"', *more), encodings=encodings)
 
     @staticmethod
-    def coded(coding: str) -> str:
-        return f"Content-Encoding: {coding}\r\nVary: Accept-Encoding"
+    def coded(coding: str) -> list[str]:
+        return [VARY, f"Content-Encoding: {coding}"]
 
     @staticmethod
     def write(path: Path, body: bytes, clock: int = CLOCK) -> None:

@@ -95,8 +95,9 @@ async def test_not_modified(site: Site) -> None:
         for method in ("GET", "HEAD"):
             answer = await site.ask(*fields, method=method)
             assert answer.status == 304 and answer.body == b"" and answer.get("etag") == etag, fields
-            assert answer.get("last-modified") == date and answer.get("vary") == "Accept-Encoding"
-            assert answer.get("content-length") is None and answer.get("content-type") is None
+            assert answer.get("vary") == "Accept-Encoding"
+            for name in ("last-modified", "content-encoding", "content-length", "content-type"):
+                assert answer.get(name) is None  # the client has these (RFC 9110 §15.4.5)
     for fields in (['If-None-Match: "b"'], ['If-None-Match: "a"', "Accept-Encoding: br"]):
         assert (await site.ask(*fields)).status == 200
     assert (await site.ask('If-None-Match: "b"', f"If-Modified-Since: {date}")).body == BODY
@@ -118,6 +119,7 @@ async def test_handed_over(site: Site) -> None:
         ["Accept-Encoding: br;q=0"],
         ["Accept-Encoding: identity;q=0"],
         ["Accept-Encoding: *"],
+        ["Accept-Encoding: x-gzip"],
         ["Accept-Encoding: br", "Accept-Encoding: gzip"],
     ]
     for fields in cases:

@@ -259,7 +259,7 @@ class StaticFile:
         Content-Type, Content-Length, Date, Server, Connection and what else bears on framing.
 
         `encodings`: content codings, in small letters, with the file's siblings; the preferred first, three at most. A
-        sibling has none itself.
+        sibling has none itself; it has Content-Encoding and another entity tag than the file; and all have Vary.
 
         Raises TypeError, or ValueError for what would split a head, or is no entity tag or coding.
         """

@@ -65,7 +65,8 @@ static void test_encodings(void) {
   chooses("Accept-Encoding: ,, gzip ,\tzstd ,\r\n", 3, 1);
   chooses("Accept-Encoding: identity\r\n", 3, 3);
   chooses("Accept-Encoding: identity, gzip\r\n", 3, 2);
-  chooses("Accept-Encoding: gzi, gzipp, b, brr, xbr, x-gzip\r\n", 3, 3);
+  chooses("Accept-Encoding: gzi, gzipp, b, brr, xbr, xgzip, x-gzi\r\n", 3, 3);
+  chooses("Accept-Encoding: X-gzip\r\n", 3, -1);  /* gzip by another name (RFC 9110 section 8.4.1.3) */
   chooses("Accept-Encoding: gzip br\r\n", 3, -1); /* no list */
   chooses("Accept-Encoding: \"gzip\"\r\n", 3, -1);
   chooses("Accept-Encoding: gzip\xff\r\n", 3, -1);
@@ -219,6 +220,30 @@ static void test_names(void) {
   CHECK(!static_is_etag((span){"\"a\0\"", 4}));
 }
 
+static void lists(const char *at, const char *name, const char *word, bool expected) {
+  char *memory = copy(at, strlen(at));
+  if (!CHECK(static_lists((span){memory, strlen(at)}, name, text(word)) == expected)) fprintf(stderr, "  %s\n", at);
+  free(memory);
+}
+
+static void test_lists(void) {
+  lists("Vary: Accept-Encoding\r\n", "vary", "accept-encoding", true);
+  lists("A: b\r\nvary:a ,accept-ENCODING\t,c\r\n", "vary", "accept-encoding", true);
+  lists("Vary: a\r\nVary: b\r\n", "vary", "b", true);
+  lists("Vary: a\r\nX: b\r\n", "vary", "b", false);
+  lists("Vary: a b\r\n", "vary", "b", false);
+  lists("Vary:\r\n", "vary", "b", false);
+  lists("Vary: bb\r\nVar: b\r\nVaryy: b\r\n", "vary", "b", false);
+  lists("X: Vary: b\r\n", "vary", "b", false);
+  lists("", "vary", "b", false);
+}
+
+static void test_same_tags(void) {
+  CHECK(static_same_etag(text("\"a\""), text("\"a\"")) && static_same_etag(text("W/\"a\""), text("\"a\"")));
+  CHECK(!static_same_etag(text("\"a\""), text("\"b\"")) && !static_same_etag(text("\"a\""), text("\"ab\"")));
+  CHECK(!static_same_etag(text("a"), text("a")));
+}
+
 int main(void) {
   test_encodings();
   test_weights();
@@ -228,5 +253,7 @@ int main(void) {
   test_versions();
   test_lines();
   test_names();
+  test_lists();
+  test_same_tags();
   return summary("static");
 }

@@ -186,9 +186,8 @@ void router_find(const router *r, span path, http1_method method, router_match *
 /* What a request says about the file it wants. A span without `at`: not a word. They point into the head. */
 typedef struct {
   span none_match, modified_since, encodings;
-  bool
-      version; /* the target has a query, as the version of a file that browsers then keep: never answer with an old one */
-  bool other; /* asks for something that is not decided here: hand it over to the handler */
+  bool version; /* the target has a query, as that of a file which browsers then keep: never answer with an old one */
+  bool other;   /* asks for something that is not decided here: hand it over to the handler */
 } static_wishes;
 
 typedef enum { STATIC_OTHER, STATIC_WHOLE, STATIC_NOT_MODIFIED } static_verdict; /* OTHER: hand over; 200; 304 */
@@ -200,7 +199,10 @@ static_verdict static_judge(const static_wishes *w, span etag, span last_modifie
 /* Checks of what the program gives. `lines`: each "Name: value" and CRLF, none of them a field that answer_head writes or
  * that bears on framing; NULL or why not. A coding is a token in small letters. */
 const char *static_refuses(span lines);
+/* Whether a field of lines that are not refused lists a word; it and the field's name are in small letters. */
+bool static_lists(span lines, const char *name, span word);
 bool static_is_etag(span text);
+bool static_same_etag(span a, span b); /* of two that are some: the weak comparison */
 bool static_is_coding(span name);
 
 /* ---- connection.c, input.c, output.c ---- */

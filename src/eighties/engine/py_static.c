@@ -100,6 +100,17 @@ static bool check(const static_object *f) {
   return !why || refused(why);
 }
 
+/* Caches must not take one version for another (RFC 9110 sections 8.8.3 and 12.5.5), nor clients (8.4). */
+static bool check_versions(const static_object *f, const static_object *sibling, span coding) {
+  static const span accept_encoding = {"accept-encoding", 15};
+  if (!static_lists(text_of(f->fields), "vary", accept_encoding) ||
+      !static_lists(text_of(sibling->fields), "vary", accept_encoding))
+    return refused("with encodings the fields of all have Vary: Accept-Encoding");
+  if (!static_lists(text_of(sibling->whole_fields), "content-encoding", coding))
+    return refused("the fields of an encoded sibling have its Content-Encoding");
+  return !static_same_etag(text_of(f->etag), text_of(sibling->etag)) || refused("siblings have the same entity tag");
+}
+
 static bool take_encoding(static_object *f, PyObject *pair) {
   PyObject *name, *file;
   if (!PyTuple_Check(pair)) {
@@ -110,6 +121,7 @@ static bool take_encoding(static_object *f, PyObject *pair) {
   if (f->n == STATIC_ENCODINGS) return refused("it has three encodings at most");
   if (!static_is_coding(text_of(name))) return refused("a content coding is a token in small letters");
   if (((static_object *)file)->n) return refused("an encoded sibling has no encodings of its own");
+  if (!check_versions(f, (static_object *)file, text_of(name))) return false;
   if (!(f->names[f->n] = exact(name))) return false;
   f->siblings[f->n] = (static_object *)Py_NewRef(file);
   f->codings[f->n] = text_of(f->names[f->n]);

@@ -67,12 +67,18 @@ static bool same_word(span text, span word) {
   return true;
 }
 
+/* A name and no more: without a weight, and none that stands for another (RFC 9110 sections 8.4.1.3 and 12.5.3). */
+static bool is_plain_coding(span element) {
+  return *element.at != '*' && http1_is_token(element.at, element.len) &&
+         !http1_same(element.at, element.len, "x-gzip");
+}
+
 int static_choose(const static_wishes *w, const span *codings, int n) {
   int best = n;
   span rest = w->encodings, element;
   while (next_element(&rest, &element)) {
     if (!element.len) continue;
-    if (*element.at == '*' || !http1_is_token(element.at, element.len)) return -1; /* weights, or no list of codings */
+    if (!is_plain_coding(element)) return -1;
     for (int i = 0; i < best; i++)
       if (same_word(element, codings[i])) best = i;
   }
@@ -100,11 +106,15 @@ bool static_is_etag(span text) {
 
 static bool same(span a, span b) { return a.len == b.len && (!a.len || memcmp(a.at, b.at, a.len) == 0); }
 
+bool static_same_etag(span a, span b) {
+  span first, second;
+  return read_etag(a, &first) && read_etag(b, &second) && same(first, second);
+}
+
 static_verdict static_judge(const static_wishes *w, span etag, span last_modified) {
-  span asked, own;
   if (w->none_match.at) { /* If-Modified-Since does not count then (RFC 9110 section 13.1.3) */
-    if (!read_etag(w->none_match, &asked) || !read_etag(etag, &own)) return STATIC_OTHER;
-    return same(asked, own) ? STATIC_NOT_MODIFIED : STATIC_WHOLE; /* weak comparison (section 13.1.2) */
+    if (!static_is_etag(w->none_match)) return STATIC_OTHER;
+    return static_same_etag(w->none_match, etag) ? STATIC_NOT_MODIFIED : STATIC_WHOLE; /* section 13.1.2 */
   }
   if (!w->modified_since.at) return STATIC_WHOLE;
   return same(w->modified_since, last_modified) ? STATIC_NOT_MODIFIED : STATIC_OTHER;
@@ -135,6 +145,18 @@ const char *static_refuses(span lines) {
     lines = (span){end + 2, lines.len - len - 2};
   }
   return NULL;
+}
+
+bool static_lists(span lines, const char *name, span word) {
+  while (lines.len) {
+    const char *colon = memchr(lines.at, ':', lines.len), *end = memchr(lines.at, '\r', lines.len);
+    const bool found = http1_same(lines.at, (size_t)(colon - lines.at), name);
+    span value = {colon + 1, (size_t)(end - colon) - 1}, element;
+    while (found && next_element(&value, &element))
+      if (same_word(element, word)) return true;
+    lines = (span){end + 2, lines.len - (size_t)(end - lines.at) - 2};
+  }
+  return false;
 }
 
 bool static_is_coding(span name) {
