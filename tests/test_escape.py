@@ -185,3 +185,13 @@ def test_as_html_escape(text: str) -> None:
 @given(st.one_of(st.integers(), st.floats(), st.booleans(), st.none(), st.binary(), st.decimals(), st.datetimes()))
 def test_other_values(value: object) -> None:
     assert escape(value) == html.escape(str(value))
+
+
+def test_what_must_be_awaited_is_no_value() -> None:
+    async def late() -> str:
+        return "late"
+
+    coroutine = late()
+    with pytest.raises(TypeError, match="a coroutine is not a value yet: await it"):
+        escape(coroutine)
+    coroutine.close()

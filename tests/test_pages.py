@@ -382,6 +382,15 @@ def test_page_that_fails_names_its_file_and_line(serve: Serve, tmp_path: Path) -
     assert re.search(r'y\.html", line 3, in <page>', server.wait_for("GET /y: y.html failed")["traceback"])
 
 
+def test_forgotten_await_is_told_with_its_line(serve: Serve, tmp_path: Path) -> None:
+    files = {"x.html": "<?pya\n| #[[slow(1)]]\n?>", "y.html": "<?pya\n\nwrite(slow(1)) ?>"}
+    server = serve(str(write_site(tmp_path, files, MAIN)))
+    for path, line in (("/x", 2), ("/y", 3)):
+        assert server.get(path).status == 500
+        traceback = server.wait_for(f"GET {path}: ")["traceback"]
+        assert "is not a value yet: await it" in traceback and f'.html", line {line}, in' in traceback
+
+
 def test_broken_pages_are_listed_and_harm_no_other(serve: Serve, tmp_path: Path) -> None:
     files = {
         "fine.html": "<?py write('fine') ?>",

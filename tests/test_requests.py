@@ -257,7 +257,7 @@ def test_values(server: Server, way: str, kind: str, status: int, content_type: 
 
 def test_a_file(server: Server, tmp_path: Path) -> None:
     reply = server.get("/sync/file")
-    assert reply.headers["content-type"].startswith("text/x-python")
+    assert reply.headers["content-type"].startswith("text/plain")
     assert b"def sync(request, kind)" in reply.body
 
 

@@ -401,6 +401,24 @@ def test_error_pages_of_the_site(serve: Serve, tmp_path: Path) -> None:
     assert server.get("/deep/404").text == "a page"
 
 
+def test_programs_get_errors_as_json_and_pages_know_the_error(serve: Serve, tmp_path: Path) -> None:
+    raising = "<?py from eighties import HTTPError\nraise HTTPError({}, 'no such post') ?>"
+    files = {"404.html": "<?py | #[[locals['error'].detail]] ?>", "410.html": "plain"}
+    files |= {"a.html": raising.format(404), "b.html": raising.format(410)}
+    server = serve(str(write_site(tmp_path, files)))
+    for path, status, text in (("/a", 404, "no such post"), ("/b", 410, "plain")):
+        reply = server.get(path)
+        assert (reply.status, reply.text, reply.headers["vary"]) == (status, text, "Accept")
+        reply = server.get(path, Accept="application/json")
+        assert (reply.status, reply.json()["detail"], reply.headers["vary"]) == (status, "no such post", "Accept")
+
+
+def test_developers_browsers_keep_nothing_without_asking(serve: Serve, tmp_path: Path) -> None:
+    site = str(write_site(tmp_path, {"static/a.css": ""}))
+    assert serve(site).get("/static/a.css").headers["cache-control"] == "public, max-age=604800, immutable"
+    assert serve(site, "--dev").get("/static/a.css").headers["cache-control"] == "no-cache"
+
+
 def test_handlers_of_the_app_go_before_error_pages(serve: Serve, tmp_path: Path) -> None:
     main = """
 from eighties import App

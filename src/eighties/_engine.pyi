@@ -34,7 +34,7 @@ def escape(value: object, /) -> str:
     """A value as text of an HTML page, or of an attribute in double or single quotes: `html.escape(str(value))`.
 
     Where the value's type has `__html__` its result is given back as it is: such a value is HTML already. Raises
-    TypeError when that is no str.
+    TypeError when that is no str, and for what must be awaited first.
     """
 
 def parse_query(text: str | bytes, /) -> MultiDict:

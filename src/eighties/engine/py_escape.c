@@ -138,6 +138,10 @@ static PyObject *escape(PyObject *module, PyObject *value) {
   const module_state *m = PyModule_GetState(module);
   PyObject *method = _PyType_Lookup(type, m->html); /* borrowed */
   if (method) return own_html(value, method);
+  if (type->tp_as_async && type->tp_as_async->am_await) {
+    PyErr_Format(PyExc_TypeError, "a %.100s is not a value yet: await it, in <?pya ?>", type->tp_name);
+    return NULL;
+  }
   PyObject *text = PyObject_Str(value);
   PyObject *out = text ? escape_text(text) : NULL;
   Py_XDECREF(text);

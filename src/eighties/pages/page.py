@@ -215,6 +215,8 @@ class Context:
             self.out.append(text)
         elif isinstance(text, (dict, list)):
             self.out.append(_json(text))
+        elif hasattr(text, "__await__"):
+            raise TypeError(f"write: a {type(text).__name__} is not a value yet: await it, in <?pya ?>")
         else:
             self.out.append(str(text).encode("utf-8", "surrogateescape"))
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from ..app import Entry, drive
-from ..errors import HTTPError
+from ..errors import HTTPError, error_answer, preferred_form
 from ..http import BINARY, TEXT, Response, to_response
 from ..media import is_text, media_type
 from .compiler import CompiledPage, compile_page
@@ -58,7 +58,7 @@ class Site:
         names: main.py's, which are the globals of every page; also `on_before_http` and `on_after_http`.
         store: where sessions are kept.
         static: whether folders called `static` are served.
-        dev: whether the developer's error page goes before `500.html`.
+        dev: whether the developer's error page goes before `500.html`, and no browser keeps files without asking.
     Attributes:
         skipped: what has no route and should have one, as texts.
     """
@@ -198,7 +198,7 @@ class Site:
 
     def _make_served(self, file: File, memory: MemoryCache) -> ServedFile:
         allow = None if file.cached else functools.partial(_refuse_code, file)
-        return ServedFile(file.path, self.root, immutable=file.cached, allow=allow, cache=memory)
+        return ServedFile(file.path, self.root, immutable=file.cached and not self._dev, allow=allow, cache=memory)
 
     def _error_handler(self, file: File) -> Answer:
         handler = self._handler(file)
@@ -217,7 +217,7 @@ def _type_of(file: File) -> str:
 def _refuse_code(file: File, path: str, fd: int) -> None:
     """A static file has changed: it must not be sent if it has become a page."""
     if holds_code(fd, is_text(file.name)):
-        error = PageError(path, 1, "there is code in it now: it becomes a page when the server is started again")
+        error = PageError(path, 1, "there is code in it now: it becomes a page at the next start, or look of --reload")
         error.shown = file.name
         raise error
 
@@ -227,11 +227,18 @@ def _refuse(error: PageError, *_: object) -> object:
     raise error.with_traceback(None)
 
 
+def _wants_json(request: Request) -> bool:
+    """Whether the client is a program, to which a page says nothing."""
+    return preferred_form(",".join(request.headers.getall("accept"))) == "json"
+
+
 def _error_file(served: ServedFile, status: int, request: Request, error: BaseException) -> Response:
     """`404.html` without code."""
+    if _wants_json(request):
+        return Response(*error_answer(error, request, dev=False))
     response = served.whole(request)
     response.status = status
-    response.fields.extend(_fields_of(error))
+    response.fields.extend([("Vary", "Accept"), *_fields_of(error)])
     return response
 
 
@@ -320,10 +327,13 @@ def _error_handler(page: CompiledPage, terms: Terms, status: int) -> Answer:
     def begin(request: Request, error: BaseException) -> Context:
         context = Context(request, terms)
         context.response.status = status
-        context.response.fields.extend(_fields_of(error))
+        context.response.fields.extend([("Vary", "Accept"), *_fields_of(error)])
+        context.locals["error"] = error
         return context
 
     def answer(request: Request, error: BaseException) -> object:
+        if _wants_json(request):
+            return Response(*error_answer(error, request, dev=False))
         context = begin(request, error)
         try:
             run(context)
@@ -332,6 +342,8 @@ def _error_handler(page: CompiledPage, terms: Terms, status: int) -> Answer:
         return context.finish()
 
     async def answer_async(request: Request, error: BaseException) -> object:
+        if _wants_json(request):
+            return Response(*error_answer(error, request, dev=False))
         context = begin(request, error)
         await _run(run, context)
         return context.finish()

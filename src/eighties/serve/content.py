@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 from typing import TYPE_CHECKING, Any
@@ -167,14 +168,14 @@ class Care:
 
         while True:
             now = _place(self.site.root)
-            if now is None:  # moved away, as deploys do for a moment
-                await asyncio.sleep(LOOK)
-                continue
-            watching = watch(self.site.root, lambda _: self._look())
-            self._look()
-            while _place(self.site.root) == now and not watching.closed:
-                await asyncio.sleep(LOOK)
-            watching.close()
+            if now is not None:  # not moved away, as deploys do for a moment
+                with contextlib.suppress(FileNotFoundError):
+                    watching = watch(self.site.root, lambda _: self._look())
+                    self._look()
+                    while _place(self.site.root) == now and not watching.closed:
+                        await asyncio.sleep(LOOK)
+                    watching.close()
+            await asyncio.sleep(LOOK)
 
     def _look(self) -> None:
         self.site.refresh()

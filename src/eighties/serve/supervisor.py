@@ -196,7 +196,11 @@ class Supervisor:
     def run(self) -> int:
         """Serve until told to stop. Returns the exit code of the server."""
         if self.entry.root is not None and master_key(os.environ) is None:
-            logs.log("warning", "MASTER_KEY is not set: sessions end with this server, and links are not encrypted")
+            logs.log(
+                "warning", "MASTER_KEY is not set: sessions end with this server, links are plain and query.e is empty"
+            )
+        if self.entry.root is None and self.settings.reload:
+            logs.log("warning", "--reload looks at a site's folder only: this program has none, and is not run again")
         # The first worker goes ahead: a program that cannot start says so once, not once for each worker.
         self._start(self.slots[0])
         while self.exit_code is None:
