@@ -36,6 +36,7 @@ class Context:
     def __init__(self) -> None:
         self.out: list[bytes] = []
         self.asked: list[str] = []
+        self.request = self  # whose query a page may go to directly
         self.dones = 0
 
     def escape(self, value: Any, /) -> str:

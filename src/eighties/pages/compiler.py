@@ -52,7 +52,8 @@ class Done(Protocol):
 
 
 class PageContext(Protocol):
-    """What a page's function needs of the object it is called with, beside an attribute for each of CONTEXT_NAMES.
+    """What a page's function needs of the object it is called with, beside an attribute for each of CONTEXT_NAMES, and
+    `request.query`, which reads like `query` but has no `e`.
 
     Attributes:
         out: the body so far, in pieces; a page appends to it. A parallel page puts another list in its place while it
@@ -403,6 +404,8 @@ def _become_attribute(node: ast.Name) -> None:
     found: Any = node
     found.__class__ = ast.Attribute
     found.value = name(_CONTEXT, at)
+    if found.id == "query" and getattr(found, "plain", False):  # straight to the request's, which is half a page faster
+        found.value = attribute(found.value, "request", at)
     found.attr = found.id
 
 

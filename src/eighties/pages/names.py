@@ -12,6 +12,9 @@ from typing import Literal
 
 Kind = Literal["block", "function", "comprehension", "class"]
 
+PLAIN_QUERY = frozenset(("get", "getall", "items", "keys", "pairs", "values"))
+"""Methods that `urls.Query` and the request's own query share."""
+
 
 class Names:
     """What `analyse` found.
@@ -136,6 +139,18 @@ class _Reader:
 
     def _nothing(self, node: ast.AST) -> None:
         pass
+
+    def _attribute(self, node: ast.Attribute) -> None:
+        """`query.get` and the like need nothing that a plain query has not: the compiler asks for `plain`."""
+        if isinstance(node.value, ast.Name) and node.attr in PLAIN_QUERY:
+            vars(node.value)["plain"] = True
+        self.visit(node.value)
+
+    def _subscript(self, node: ast.Subscript) -> None:
+        if isinstance(node.value, ast.Name):
+            vars(node.value)["plain"] = True
+        self.visit(node.value)
+        self.visit(node.slice)
 
     def _name(self, node: ast.Name) -> None:
         if isinstance(node.ctx, ast.Load):
@@ -313,6 +328,8 @@ _HANDLERS: dict[type[ast.AST], Callable[..., None]] = {
     ast.Load: _Reader._nothing,
     ast.Store: _Reader._nothing,
     ast.Name: _Reader._name,
+    ast.Attribute: _Reader._attribute,
+    ast.Subscript: _Reader._subscript,
     ast.BinOp: _Reader._bin_op,
     ast.Assign: _Reader._assign,
     ast.AugAssign: _Reader._aug_assign,
@@ -342,6 +359,6 @@ _HANDLERS: dict[type[ast.AST], Callable[..., None]] = {
     ast.DictComp: _Reader._comprehension,
     ast.GeneratorExp: _Reader._comprehension,
 }
-for name in ("TypeVar", "ParamSpec", "TypeVarTuple"):  # of Python 3.12
-    if hasattr(ast, name):
-        _HANDLERS[getattr(ast, name)] = _Reader._type_parameter
+for _name in ("TypeVar", "ParamSpec", "TypeVarTuple"):  # of Python 3.12
+    if hasattr(ast, _name):
+        _HANDLERS[getattr(ast, _name)] = _Reader._type_parameter
