@@ -18,6 +18,8 @@ from rendering import Context, Files, compiled, places, refused, rendered
 from eighties.pages import PageError, compile_page
 from eighties.pages.compiler import MAX_DEPTH
 
+pytestmark = pytest.mark.pure
+
 # ---- what is written ----
 
 

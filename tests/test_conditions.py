@@ -19,6 +19,8 @@ from eighties.cookies import http_date
 from eighties.media import media_type
 from eighties.pages.conditions import MAX_RANGES, choose_coding, judge, parse_date, read_ranges, wants_part
 
+pytestmark = pytest.mark.pure
+
 TAG = '"15f5a-400"'
 Spans = list[tuple[int, int]]
 

@@ -19,6 +19,8 @@ from eighties.errors import MAX_MESSAGE, page_mistake
 from eighties.pages.compiler import compile_page
 from eighties.pages.scanner import PageError
 
+pytestmark = pytest.mark.pure
+
 
 def caught(code: str, filename: str, **names: object) -> BaseException:
     """What a piece of code raises, as if it stood in a file."""

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import pytest
 from rendering import Context, compiled, places, rendered
 
+pytestmark = pytest.mark.pure
+
 # ---- done ----
 
 

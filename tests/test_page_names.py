@@ -10,6 +10,8 @@ from rendering import Context, compiled, rendered
 
 from eighties.pages import CONTEXT_NAMES
 
+pytestmark = pytest.mark.pure
+
 
 @pytest.mark.parametrize(
     "source",

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from eighties.pages.scanner import Code, Expression, Include, Page, PageError, Sugar, Text, scan
 
+pytestmark = pytest.mark.pure
+
 
 def block(source: str) -> Code:
     """The only token of a page that is one block."""

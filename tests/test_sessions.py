@@ -18,6 +18,8 @@ from eighties import Request, Response, sessions
 from eighties.sessions import CookieStore, MemoryStore, Session, Store
 from eighties.urls import MasterKey
 
+pytestmark = pytest.mark.pure
+
 KEY = MasterKey("correct horse battery staple")
 OTHER = MasterKey("another key of some length")
 

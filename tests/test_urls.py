@@ -21,6 +21,8 @@ from server import Server
 from eighties import MultiDict, _engine, urls
 from eighties.urls import MasterKey, Query, create_query, decrypt, encrypt, parse_query, set_master_key, to_url
 
+pytestmark = pytest.mark.pure
+
 KEY = "correct horse battery staple"
 OTHER = "b64:" + base64.b64encode(bytes(range(32))).decode()
 
