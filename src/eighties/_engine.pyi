@@ -102,6 +102,9 @@ class Request:
     @property
     def handler_name(self) -> str: ...
     @property
+    def route(self) -> Route | None:
+        """The one whose handler it is for, which may be no longer served. None in a request that is over."""
+    @property
     def connected(self) -> bool: ...
     def read_chunk(self) -> bytes | None:
         """Next piece of a streamed body, `b""` after the last, None when `chunk_ready` must be awaited first.

@@ -422,6 +422,10 @@ static PyObject *engine_set_hooks(PyObject *self, PyObject *const *args, Py_ssiz
   }
   if (!fine) return NULL;
   e->server->raw = raw > 0;
+  /* Called where the program's on_start hooks have run: handlers see the variables that these have set. */
+  Py_XSETREF(e->context, PyContext_CopyCurrent());
+  Py_CLEAR(e->spare_context);
+  if (!e->context) return NULL;
   Py_RETURN_NONE;
 }
 

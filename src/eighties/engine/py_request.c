@@ -285,6 +285,11 @@ static PyObject *get_handler_name(PyObject *self, void *Py_UNUSED(closure)) {
   return r->route ? Py_NewRef(r->route->name) : PyUnicode_FromString("");
 }
 
+static PyObject *get_route(PyObject *self, void *Py_UNUSED(closure)) {
+  SELF;
+  return Py_NewRef(r->route ? (PyObject *)r->route : Py_None);
+}
+
 static PyObject *get_connected(PyObject *self, void *Py_UNUSED(closure)) {
   SELF;
   return PyBool_FromLong(r->conn != NULL);
@@ -304,6 +309,7 @@ static PyGetSetDef getset[] = {
     {"scheme", get_scheme, NULL, "'http'.", NULL},
     {"worker", get_worker, NULL, "The number of this worker.", NULL},
     {"handler_name", get_handler_name, NULL, "What messages call the handler.", NULL},
+    {"route", get_route, NULL, "The Route whose handler it is for.", NULL},
     {"connected", get_connected, NULL, "Whether an answer can still be given.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
