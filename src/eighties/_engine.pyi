@@ -347,5 +347,47 @@ class Engine:
     def tasks(self) -> int: ...
     def stats(self) -> dict[str, int]: ...
 
+@final
+class NativeModule:
+    """A shared object with on_load and on_unload, opened. `include/eighties.h` tells what it may do.
+
+    A path must never have been opened before: dlopen would give what it has. Nothing closes it but `close`; its code
+    stays in memory when the object goes.
+    """
+
+    def __new__(
+        cls,
+        engine: Engine,
+        path: str | bytes | PathLike[str],
+        *,
+        name: str,
+        node: str,
+        workers: int,
+        port: int,
+        mail: Callable[[int, bytes], int],
+        log: Callable[[bytes, bytes], int],
+    ) -> NativeModule:
+        """
+        `mail(worker, message)` and `log(level, text)` are the functions of the table, and return 0 or a negative errno.
+
+        Raises ImportError: it cannot be opened, or is no module for this server; the message says why.
+        """
+    def load(self, ctx: object, reload: bool, /) -> int:
+        """What on_load returns; 0: it is loaded. What it raises is raised. `ctx` is kept until it is unloaded."""
+    def unload(self, reload: bool, /) -> int:
+        """What on_unload returns. Whatever that is, it is not loaded any more, and watches nothing."""
+    def close(self) -> None:
+        """Take the code out of memory. The methods raise RuntimeError in a call into the module, and after this."""
+    def ready(self, fd: int, event: int, /) -> None:
+        """For the loop: what `add_fd` has it watch is ready."""
+    @property
+    def busy(self) -> bool:
+        """Whether a call into the module has not returned."""
+    @property
+    def loaded(self) -> bool: ...
+    @property
+    def watched(self) -> int:
+        """How many descriptors it watches."""
+
 SCOREBOARD: tuple[str, ...]
 LIMITS: tuple[str, ...]

@@ -11,7 +11,7 @@ import sys
 
 from .serve import logs
 from .serve.loader import Entry, EntryError, LoadError, locate
-from .serve.settings import LIMIT_OPTIONS, OPTIONS, Option, Settings, SettingsError, collect
+from .serve.settings import EXIT_CANNOT_START, LIMIT_OPTIONS, OPTIONS, Option, Settings, SettingsError, collect
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -30,6 +30,7 @@ What the command line says comes first, then the environment, then App(...).
 options:
 """
 MORE_USAGE = """\
+  --include               print the folder of eighties.h, for building native modules, and end
   --version               print the version, and end
   --help                  print this, and end
 
@@ -115,6 +116,14 @@ def run_program(settings: Settings, entry: Entry) -> int:
         return EXIT_INTERRUPTED
 
 
+def missing_module(modules: str) -> str | None:
+    """What to say of native modules that are no files, before a socket is bound. What is in them, workers see."""
+    for path in modules.split(","):
+        if not os.path.isfile(path):
+            return f"native module {path}: {'it is no file' if os.path.exists(path) else 'there is no such file'}"
+    return None
+
+
 def fail(message: str, code: int) -> int:
     """Say what is wrong and return the exit code."""
     if logs.is_terminal():
@@ -132,6 +141,9 @@ def run(arguments: list[str]) -> int:
     if "--version" in arguments:
         print(version_text(), end="")
         return 0
+    if "--include" in arguments:
+        print(os.path.join(os.path.dirname(os.path.abspath(__file__)), "include"))
+        return 0
     try:
         settings = collect(arguments, os.environ)
         if settings.cfg:
@@ -142,6 +154,8 @@ def run(arguments: list[str]) -> int:
     settings.entry = entry.name
     if settings.cli:
         return run_program(settings, entry)
+    if settings.modules and (missing := missing_module(settings.modules)):
+        return fail(missing, EXIT_CANNOT_START)
     from .serve.supervisor import serve
 
     return serve(settings, entry)

@@ -126,6 +126,7 @@ static int module_exec(PyObject *module) {
   if (add_type(module, &m->multidict, &multidict_spec) < 0) return -1;
   if (add_type(module, &m->file, &file_spec) < 0 || add_type(module, &m->socket, &socket_spec) < 0) return -1;
   if (add_type(module, &m->static_file, &static_spec) < 0) return -1;
+  if (add_type(module, &m->native, &native_spec) < 0) return -1;
   if (add_type(module, &m->resolver, &resolver_spec) < 0 || PyModule_AddFunctions(module, socket_functions) < 0)
     return -1;
   if (PyModule_AddFunctions(module, promise_functions) < 0) return -1;
@@ -143,6 +144,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
   Py_VISIT(m->socket);
   Py_VISIT(m->resolver);
   Py_VISIT(m->static_file);
+  Py_VISIT(m->native);
   Py_VISIT(m->promise);
   Py_VISIT(m->task);
   Py_VISIT(m->cancelled_error);
@@ -161,6 +163,7 @@ static int module_clear(PyObject *module) {
   Py_CLEAR(m->socket);
   Py_CLEAR(m->resolver);
   Py_CLEAR(m->static_file);
+  Py_CLEAR(m->native);
   Py_CLEAR(m->promise);
   Py_CLEAR(m->task);
   Py_CLEAR(m->cancelled_error);

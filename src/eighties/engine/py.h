@@ -9,6 +9,7 @@
  * py_promise.c   Resolver: what settles a promise
  * py_route.c     Route
  * py_static.c    StaticFile: small files without Python
+ * py_modules.c   NativeModule: shared objects of the user's; include/eighties.h is their side of it
  * py_multidict.c MultiDict, headers and queries
  * py_escape.c    escape: values to HTML
  *
@@ -27,8 +28,10 @@
 #define EIGHTIES_VERSION "0"
 #endif
 
+#define DATAGRAM_BYTES 65507 /* 65535 less the IP and UDP headers (RFC 768) */
+
 typedef struct {
-  PyTypeObject *engine, *request, *response, *route, *multidict, *file, *socket, *resolver, *static_file;
+  PyTypeObject *engine, *request, *response, *route, *multidict, *file, *socket, *resolver, *static_file, *native;
   PyObject *task;                                                   /* asyncio.Task */
   PyObject *cancelled_error, *invalid_state_error;                  /* asyncio's */
   PyObject *promise;                                                /* promise.Promise */
@@ -177,6 +180,6 @@ PyObject *peer_name(const address *peer);    /* py_request.c: (address, port), o
 
 extern const upcalls engine_upcalls;
 extern PyType_Spec engine_spec, request_spec, response_spec, route_spec, multidict_spec, file_spec, socket_spec,
-    resolver_spec, static_spec;
+    resolver_spec, static_spec, native_spec;
 
 #endif

@@ -7,8 +7,6 @@
 
 #include "py.h"
 
-#define DATAGRAM_BYTES 65507 /* 65535 less the IP and UDP headers (RFC 768) */
-
 static const char *const kinds[] = {
     [RAW_STREAM] = "stream", [RAW_DATAGRAM] = "datagram", [RAW_READER] = "reader", [RAW_WRITER] = "writer"};
 

@@ -106,6 +106,13 @@ def as_limit(text: str) -> int:
     return whole(text, 0, LARGEST_LIMIT)
 
 
+def as_files(text: str) -> str:
+    """Files with commas between them."""
+    if "\0" in text or not all(map(str.strip, text.split(","))):
+        raise ValueError("files with commas between them")
+    return ",".join(map(str.strip, text.split(",")))
+
+
 def as_flag(text: str) -> bool:
     """The value of a flag's environment variable; on the command line a flag has none."""
     if text.lower() in ("1", "true", "yes", "on"):
@@ -140,6 +147,11 @@ class Option:
         return PREFIX + self.name.upper()
 
     @property
+    def is_list(self) -> bool:
+        """Whether it may be given again, which adds to it."""
+        return self.parse is as_files
+
+    @property
     def is_flag(self) -> bool:
         """Whether it stands alone on the command line."""
         return self.parse is as_flag
@@ -163,6 +175,7 @@ OPTIONS = (
     Option("-n --node", "NODE_NAME", None, as_text, "name of this server among others (default: the machine's)"),
     Option("--grace", "S", 10.0, as_seconds, "seconds that requests under way have to end when the server stops"),
     Option("--loop", "LOOP", "auto", as_loop, "asyncio, uvloop or auto: uvloop where it is installed"),
+    Option("-m --modules", "FILES", None, as_files, "native modules: a.so,b.so; may be given again"),
     Option("--reuseport", "", False, as_flag, "a listening socket of its own for each worker, for very many cores"),
     Option("--public-html", "FOLDER", None, as_text, "the site's folder, or the one above it", "PUBLIC_HTML"),
     Option("--no-static", "", False, as_flag, "do not serve folders called static: another server does", "NO_STATIC"),
@@ -188,6 +201,7 @@ class Settings:
     node: str
     grace: float
     loop: str
+    modules: str | None
     reuseport: bool
     public_html: str | None
     no_static: bool
@@ -262,7 +276,9 @@ def read_arguments(arguments: Sequence[str]) -> tuple[dict[str, Value], list[str
             continue
         if text is None:
             text = next_argument(flag, queue)
-        values[option.name] = read_value(option, text, flag)
+        value = read_value(option, text, flag)
+        more = option.is_list and option.name in values
+        values[option.name] = f"{values[option.name]},{value}" if more else value
     return values, rest
 
 

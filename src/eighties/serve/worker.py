@@ -17,7 +17,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import post
-from . import content, link, logs
+from . import content, link, logs, modules
 from .loader import Entry, LoadError, Program, load, locate
 from .settings import EXIT_CANNOT_START, EXIT_ERROR, HOOK_TIME, ORDERS, Settings
 
@@ -195,6 +195,7 @@ class Worker:
         # The task that runs the on_start hooks, while it does.
         self.starting: asyncio.Task[int] | None = None
         self.care: content.Care | None = None
+        self.modules: modules.Modules | None = None
 
     def run(self) -> int:
         """Serve until told to stop. Returns the exit code."""
@@ -228,6 +229,8 @@ class Worker:
                 self.care.close()
             await self.drain(engine)
         finally:
+            if self.modules is not None:
+                self.modules.unload()
             self.link.stop()  # on_message may use the engine
             self.loop.remove_reader(engine.fileno())
             engine.close()
@@ -268,6 +271,7 @@ class Worker:
         await start_app(program.app)
         self.starting = None
         self.put_in_place(program, engine)
+        self.modules = modules.load(self.settings, engine, program, self.orders.listeners)
         # What is loaded by now stays: the collector need not look at it again.
         gc.enable()
         gc.collect()
