@@ -98,8 +98,8 @@ struct serve_params {
 };
 
 /* How the server knows what a module was built with. Including this file is enough. */
-extern const uint32_t eighties_abi;
-EIGHTIES_WEAK const uint32_t eighties_abi = EIGHTIES_ABI;
+extern EIGHTIES_WEAK const uint32_t eighties_abi;
+const uint32_t eighties_abi = EIGHTIES_ABI;
 
 /* To be defined by the module. `ctx`: the running program's module object (a PyObject *, borrowed) for Python's C API.
  *
