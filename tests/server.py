@@ -89,6 +89,7 @@ class Server:
         if "\n" in entry:
             folder.joinpath("program.py").write_text(textwrap.dedent(entry))
             entry = "program.py"
+        self.folder = folder
         self.mark = uuid.uuid4().hex
         self.log: list[dict[str, Any]] = []
         self.stderr = ""

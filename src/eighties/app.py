@@ -173,12 +173,20 @@ class App:
     # ---- hooks ----
 
     def on_start(self, hook: H) -> H:
-        """Run `hook()` in each worker before it serves; sync or async. What it raises ends the server."""
+        """Run `hook()` in each worker before it serves; sync or async. What it raises ends the server.
+
+        When the program is reloaded in place it runs before the new code serves, and what it raises leaves the old
+        code serving. A hook with a parameter `reload` is told whether that is so: False at the start.
+        """
         self._starts.append(hook)
         return hook
 
     def on_stop(self, hook: H) -> H:
-        """Run `hook()` in each worker after its last answer; sync or async. The last registered runs first."""
+        """Run `hook()` in each worker after its last answer; sync or async. The last registered runs first.
+
+        When the program has been reloaded in place, the old code's run after its last answer. A hook with a parameter
+        `reload` is told whether that is so: False at the end.
+        """
         self._stops.append(hook)
         return hook
 
@@ -270,15 +278,15 @@ class App:
             _report(request, second)
             return plain_answer(HTTPError(500))
 
-    async def startup(self) -> None:
+    async def startup(self, reload: bool = False) -> None:
         """Run the on_start hooks, this app's before those of mounted ones. Raises what they raise."""
         for app in self._apps():
             for hook in app._starts:
-                value = hook()
+                value = _call_hook(hook, reload)
                 if hasattr(value, "__await__"):
                     await value
 
-    async def shutdown(self) -> None:
+    async def shutdown(self, reload: bool = False) -> None:
         """Run every on_stop hook, mounted apps' first.
 
         Raises:
@@ -288,7 +296,7 @@ class App:
         for app in reversed(self._apps()):
             for hook in reversed(app._stops):
                 try:
-                    value = hook()
+                    value = _call_hook(hook, reload)
                     if hasattr(value, "__await__"):
                         await value
                 except Exception as error:  # noqa: BLE001 the other hooks have things to close, too
@@ -502,6 +510,17 @@ async def _drive_on(steps: Steps, value: Any) -> Response:
     except StopIteration as stop:
         response: Response = stop.value
         return response
+
+
+def _call_hook(hook: Handler, reload: bool) -> object:
+    """An on_start or on_stop hook. What cannot be told of has no parameter `reload`."""
+    import inspect
+
+    try:
+        wants = "reload" in inspect.signature(hook).parameters
+    except (TypeError, ValueError):
+        wants = False
+    return hook(reload=reload) if wants else hook()
 
 
 def about() -> dict[str, str]:

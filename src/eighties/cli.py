@@ -11,7 +11,16 @@ import sys
 
 from .serve import logs
 from .serve.loader import Entry, EntryError, LoadError, locate
-from .serve.settings import EXIT_CANNOT_START, LIMIT_OPTIONS, OPTIONS, Option, Settings, SettingsError, collect
+from .serve.settings import (
+    EXIT_CANNOT_START,
+    EXIT_ERROR,
+    LIMIT_OPTIONS,
+    OPTIONS,
+    Option,
+    Settings,
+    SettingsError,
+    collect,
+)
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -20,6 +29,7 @@ USAGE = """\
 80s: a minimal, lock-less, hot-reloading web server for Python
 
 usage: 80s [ENTRY] [OPTION...]
+       80s reload --pidfile FILE   have the server that holds the file run its program again
 
 ENTRY is a .py file with an App in it, module:attr, or a folder: its public_html is served, after its main.py has run.
 Without one, app.py, public_html or main.py in the current folder is taken.
@@ -124,6 +134,20 @@ def missing_module(modules: str) -> str | None:
     return None
 
 
+def reload(settings: Settings) -> int:
+    """`80s reload`: tell the running parent, which says in its log what came of it."""
+    from .serve import pidfile
+
+    if settings.pidfile is None:
+        return fail("80s reload needs --pidfile FILE, as the server was given it", EXIT_USAGE)
+    try:
+        pid = pidfile.tell(settings.pidfile)
+    except pidfile.PidFileError as error:
+        return fail(str(error), EXIT_ERROR)
+    print(f"told process {pid} to reload; its log says what came of it")
+    return 0
+
+
 def fail(message: str, code: int) -> int:
     """Say what is wrong and return the exit code."""
     if logs.is_terminal():
@@ -145,6 +169,8 @@ def run(arguments: list[str]) -> int:
         print(os.path.join(os.path.dirname(os.path.abspath(__file__)), "include"))
         return 0
     try:
+        if arguments[:1] == ["reload"]:
+            return reload(collect(arguments[1:], os.environ))
         settings = collect(arguments, os.environ)
         if settings.cfg:
             return print_cfg(settings)

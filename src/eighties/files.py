@@ -47,14 +47,15 @@ _logger = logging.getLogger("eighties")
 class Watch:
     """What `watch` returns. `close()` ends it, `await` waits for its end."""
 
-    def __init__(self, targets: list[str], on_change: OnChange, recursive: bool) -> None:
+    def __init__(self, targets: list[str], on_change: OnChange, recursive: bool, quiet: int = 50) -> None:
+        """As `watch`; `quiet`: milliseconds without a change after which those before are told."""
         import watchfiles  # noqa: F401 here, for it takes a moment, in which changes would be missed
 
         loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._on_change = on_change
         _watches.add(self)
-        work = self._run(targets, recursive)
+        work = self._run(targets, recursive, quiet)
         if sys.version_info >= (3, 12):  # at once, so that nothing changes unseen between now and the loop's next turn
             self._task = asyncio.Task(work, loop=loop, eager_start=True)
         else:
@@ -72,14 +73,15 @@ class Watch:
     def __await__(self) -> Generator[Any, None, None]:
         return asyncio.shield(self._task).__await__()
 
-    async def _run(self, targets: list[str], recursive: bool) -> None:
+    async def _run(self, targets: list[str], recursive: bool, quiet: int) -> None:
         from watchfiles import awatch
 
         chatter = logging.getLogger("watchfiles.main")
         if chatter.level == logging.NOTSET:  # a line for each change, and a log in a watched folder would feed itself
             chatter.setLevel(logging.WARNING)
         try:
-            async for changes in awatch(*targets, recursive=recursive, watch_filter=None, stop_event=self._stop):
+            found = awatch(*targets, recursive=recursive, watch_filter=None, stop_event=self._stop, step=quiet)
+            async for changes in found:
                 if self._stop.is_set():
                     return
                 await self._tell(_events(changes))

@@ -1,7 +1,7 @@
 """Handlers in the ancestor's way: `handler(fd, query, headers, body)`, streams that take a connection over, protocols.
 
 Owns `program`, an App which the loader mounts in the program's own, or serves alone, and the table of protocols that
-the engine asks through `choose`. Both are filled while a program is loaded. `aio` hands the names on.
+the engine asks through `chooser`. Both are filled while a program is loaded. `aio` hands the names on.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ _protocols: dict[str, Protocol] = {}
 _logger = logging.getLogger("eighties")
 
 
+Registered = tuple[App, dict[str, "Protocol"]]
+
+
 def has_routes() -> bool:
     """Whether the program has registered any route here."""
     return bool(program._entries)
@@ -45,10 +48,22 @@ def has_protocols() -> bool:
 
 
 def reset() -> None:
-    """Forget all, for a program that is loaded again. `program` is a new App then."""
-    global program
-    program = App()
-    _protocols.clear()
+    """Forget all. `program` is a new App then."""
+    take()
+
+
+def take() -> Registered:
+    """Take all that is registered, and begin anew: a program is loaded again."""
+    global program, _protocols
+    taken = program, _protocols
+    program, _protocols = App(), {}
+    return taken
+
+
+def put_back(taken: Registered | None) -> None:
+    """What `take` gave is in force again; None: nothing was."""
+    global program, _protocols
+    program, _protocols = taken or (App(), {})
 
 
 # ---- http_*: the answer is made through fd, now or later ----
@@ -328,9 +343,21 @@ def add_protocol_handler(name: str, *, matches: bytes | Matches, handle: Handler
     _protocols[name] = Protocol(name, judge, handle)
 
 
-def choose(data: bytes) -> Callable[[_engine.Socket], object] | bool | None:
-    """For `Engine.set_protocols`: who takes a connection that begins so; None: not known yet; False: HTTP."""
-    for protocol in _protocols.values():
+Choice = Callable[["_engine.Socket"], object] | bool | None
+
+
+def chooser() -> Callable[[bytes], Choice]:
+    """For `Engine.set_protocols`: chooses among those that are registered now, and later by the same program."""
+    return functools.partial(_choose, _protocols)
+
+
+def choose(data: bytes) -> Choice:
+    """Who takes a connection that begins so; None: not known yet; False: HTTP."""
+    return _choose(_protocols, data)
+
+
+def _choose(protocols: dict[str, Protocol], data: bytes) -> Choice:
+    for protocol in protocols.values():
         try:
             verdict = protocol.matches(data)
         except Exception as error:  # noqa: BLE001 a broken matcher must not take HTTP down with it

@@ -36,6 +36,8 @@ __all__ = [
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .promise import Promise
+
     ELFD: int
     """This worker's loop, the `elfd` of every call."""
 else:  # type checkers would believe any name of a module that has a __getattr__
@@ -121,9 +123,22 @@ def mail(worker: int | None, message: bytes | str, sender: int = 0, target: int 
     return here().mail(worker, message, sender, target)
 
 
-def reload(full: bool = False) -> bool:
-    """Run the program again in place, in all workers. Not yet: raises NotImplementedError."""
-    raise NotImplementedError("net.reload: the program cannot be reloaded in place yet; restart the server")
+def reload(full: bool = False) -> Promise:
+    """Run the program again in place, in all workers: new requests run the new code, those under way end with the old.
+
+    Arguments:
+        full: replace the processes instead. Not yet: raises NotImplementedError.
+    Returns:
+        A promise. Its value comes when every worker is done: a list of failures `(worker, message, traceback)`, empty
+        when all is well. A worker that fails serves on with the old program.
+    Raises:
+        RuntimeError: there is no server to be reloaded (`--cli`), or the program is being loaded just now.
+    """
+    from .post import here
+
+    if full:
+        raise NotImplementedError("net.reload: processes cannot be replaced yet; restart the server")
+    return here().reload()
 
 
 def quit() -> None:

@@ -11,6 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
+    from .promise import Promise
+
     class Link(Protocol):
         """What carries the mail: `serve.link.Link`."""
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
         def quit(self) -> None:
             """Ask the parent to stop the server."""
+
+        def reload(self) -> Promise:
+            """As `Post.reload`."""
 
 
 MAIL_BYTES = 64 * 1024
@@ -89,6 +94,16 @@ class Post:
         """Stop the whole server, as SIGTERM does: what is under way is answered, exit code 0. Again: no change."""
         if self._link is not None:
             self._link.quit()
+
+    def reload(self) -> Promise:
+        """Have every worker run the program again. The promise's value is a list of failures, empty when all is well.
+
+        Raises:
+            RuntimeError: there is no server (`--cli`), no loop, or the program is being loaded just now.
+        """
+        if self._link is None:
+            raise RuntimeError("net.reload: there is no server to be reloaded")
+        return self._link.reload()
 
 
 def _encode(message: bytes | str) -> bytes:

@@ -90,6 +90,15 @@ class CompiledPage(NamedTuple):
     files: tuple[str, ...]
     uses: frozenset[str]
 
+    def with_names(self, names: dict[str, Any]) -> CompiledPage:
+        """The same page with other globals: main.py has been executed again."""
+        run: Any = self.run
+        if isinstance(run, FunctionType):
+            return self._replace(run=FunctionType(run.__code__, names))
+        if self.parallel:
+            return self._replace(run=partial(run.func, FunctionType(run.args[0].__code__, names)))
+        return self
+
 
 def compile_page(path: str, read: Read, names: dict[str, Any]) -> CompiledPage:
     """A page and what it includes as one function.

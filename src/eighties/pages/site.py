@@ -46,6 +46,9 @@ class _Compiled(NamedTuple):
     page: CompiledPage | PageError
     seen: dict[str, Identity | None]
 
+    def with_names(self, names: dict[str, Any]) -> _Compiled:
+        return self if isinstance(self.page, PageError) else _Compiled(self.page.with_names(names), self.seen)
+
     def is_current(self) -> bool:
         return all(identity(path) == seen for path, seen in self.seen.items())
 
@@ -77,6 +80,13 @@ class Site:
         self._files: list[File] = []
         self._compiled: dict[str, _Compiled] = {}
         self._served: dict[str, ServedFile] = {}
+
+    def take_over(self, old: Site) -> None:
+        """Have what another site of the same folder has compiled, with this one's names. Before `refresh`."""
+        if old.root != self.root:
+            return
+        self._judged = old._judged
+        self._compiled = {path: found.with_names(self.names) for path, found in old._compiled.items()}
 
     def entries(self) -> list[Entry]:
         """A route for each page and static file, and for each folder the way to its `/`."""

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import os
 from typing import TYPE_CHECKING, Any
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
 # Seconds: a start that takes longer leaves pages to be compiled while others are served already.
 START_TIME = 0.3
-# Seconds between looks at whether the watched folder is still in its place.
-LOOK = 0.5
 # A name in main.py under which it may give another store than the cookie's.
 STORE = "session_store"
 # Its functions around every page.
@@ -43,10 +40,13 @@ def use_master_key() -> None:
             raise LoadError(f"MASTER_KEY: {error}") from None
 
 
-def attach(program: Program, entry: Entry, settings: Settings, session_key: str) -> Site | None:
+def attach(
+    program: Program, entry: Entry, settings: Settings, session_key: str, old: Site | None = None
+) -> Site | None:
     """Find the site of a program, and have its App serve it. None: it has none.
 
-    `session_key` is what sessions are encrypted with where there is no master key. Raises LoadError.
+    `session_key` is what sessions are encrypted with where there is no master key. `old` is the site of the program
+    before: what has not changed since is not compiled again. Raises LoadError.
     """
     if entry.root is None:
         return None
@@ -56,6 +56,8 @@ def attach(program: Program, entry: Entry, settings: Settings, session_key: str)
     _check_names(names, entry.name)
     store = names[STORE] if STORE in names else _cookie_store(session_key)
     site = Site(entry.root, names, store, static=not settings.no_static, dev=settings.dev)
+    if old is not None:
+        site.take_over(old)
     site.refresh(START_TIME)
     program.app.contents = site
     warm(site)
@@ -115,31 +117,35 @@ def warm(site: Site) -> None:
 
 
 class Care:
-    """A site while it is served: the pages left over at the start are compiled, and with `--reload` files watched.
+    """A site while it is served: the pages left over at the start are compiled, and it is looked at again when told.
 
     Arguments:
         changed: called when routes are to be made anew.
         loud: whether this worker tells what is wrong; the others would say the same.
+        before: that of the site before, which has told some of it.
     """
 
-    def __init__(self, site: Site, changed: Callable[[], None], *, loud: bool) -> None:
+    def __init__(self, site: Site, changed: Callable[[], None], *, loud: bool, before: Care | None = None) -> None:
         self.site = site
         self._changed = changed
         self._loud = loud
-        self._told: set[str] = set()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._told: set[str] = set() if before is None else before._told
+        self._task: asyncio.Task[None] | None = None
 
-    def begin(self, watch: bool) -> None:
+    def begin(self) -> None:
         """Begin, once the server listens."""
-        loop = asyncio.get_running_loop()
-        self._tasks.append(loop.create_task(self._compile_rest()))
-        if watch:
-            self._tasks.append(loop.create_task(self._watch()))
+        self._task = asyncio.get_running_loop().create_task(self._compile_rest())
 
     def close(self) -> None:
         """End it."""
-        for task in self._tasks:
-            task.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def look(self) -> None:
+        """Look at the folder again."""
+        self.site.refresh()
+        self.report()
+        self._changed()
 
     def report(self) -> None:
         """Say which pages cannot be served, and why; what was said at the last look is not said again."""
@@ -161,31 +167,3 @@ class Care:
             self.report()
             gc.collect()
             gc.freeze()
-
-    async def _watch(self) -> None:
-        """Look at the folder again when something in it changes, or when another takes its place."""
-        from ..files import watch
-
-        while True:
-            now = _place(self.site.root)
-            if now is not None:  # not moved away, as deploys do for a moment
-                with contextlib.suppress(FileNotFoundError):
-                    watching = watch(self.site.root, lambda _: self._look())
-                    self._look()
-                    while _place(self.site.root) == now and not watching.closed:
-                        await asyncio.sleep(LOOK)
-                    watching.close()
-            await asyncio.sleep(LOOK)
-
-    def _look(self) -> None:
-        self.site.refresh()
-        self.report()
-        self._changed()
-
-
-def _place(folder: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(folder)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

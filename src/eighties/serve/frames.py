@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 READY, MAIL, QUIT = b"R", b"M", b"Q"
+# RELOAD: a worker asks for it, the parent orders it. DONE: a worker has done it, or not. ENDED: all have.
+RELOAD, DONE, ENDED = b"L", b"D", b"E"
+# What is reloaded: the program with its site, or only what the site's folder holds.
+PROGRAM, SITE = b"P", b"S"
 
 # After the word of mail: the receiver (to the parent) or sender (to a worker), then the two handles.
 _PEER, _HANDLE = 4, 8
@@ -116,6 +120,74 @@ def peer_of(frame: bytes) -> int:
     if len(frame) < MAIL_HEAD:
         raise FrameError(f"mail of {len(frame)} bytes")
     return int.from_bytes(frame[1 : 1 + _PEER], "big")
+
+
+# The rest of a frame after the words of reloading: numbers, then texts.
+_NUMBER = 4
+# Of one failure, in bytes: a few workers' fit into a frame, and a longer traceback is read in the file anyway.
+FAILURE_BYTES = 8 * 1024
+
+
+def pack_order(kind: bytes, number: int) -> bytes:
+    """RELOAD: to the parent with the worker's ticket, or 0; to a worker with the number of the round."""
+    return RELOAD + kind + number.to_bytes(_NUMBER, "big")
+
+
+def unpack_order(frame: bytes) -> tuple[bytes, int]:
+    """Kind and number. Raises FrameError."""
+    kind = frame[1:2]
+    if len(frame) != 2 + _NUMBER or kind not in (PROGRAM, SITE):
+        raise FrameError(f"the order {frame[:20]!r}")
+    return kind, int.from_bytes(frame[2:], "big")
+
+
+def pack_done(number: int, failure: tuple[str, str] | None) -> bytes:
+    """DONE: the round's number; message and traceback of what failed."""
+    return DONE + number.to_bytes(_NUMBER, "big") + (b"" if failure is None else _pack_failure(*failure))
+
+
+def unpack_done(frame: bytes) -> tuple[int, tuple[str, str] | None]:
+    """The round's number, and what failed. Raises FrameError."""
+    if len(frame) < 1 + _NUMBER:
+        raise FrameError(f"the word {frame[:20]!r}")
+    data = frame[1 + _NUMBER :]
+    return int.from_bytes(frame[1 : 1 + _NUMBER], "big"), _unpack_failure(data) if data else None
+
+
+def pack_ended(ticket: int, failures: list[tuple[int, str, str]]) -> bytes:
+    """ENDED: the last of the worker's tickets that this was for, then each worker's failure, as far as they fit."""
+    frame = ENDED + ticket.to_bytes(_NUMBER, "big")
+    for worker, message, traceback in failures:
+        data = _pack_failure(message, traceback)
+        more = worker.to_bytes(_NUMBER, "big") + len(data).to_bytes(_NUMBER, "big") + data
+        if len(frame) + len(more) > FRAME_BYTES:
+            break
+        frame += more
+    return frame
+
+
+def unpack_ended(frame: bytes) -> tuple[int, list[tuple[int, str, str]]]:
+    """The ticket, and the failures."""
+    at = 1 + _NUMBER
+    ticket = int.from_bytes(frame[1:at], "big")
+    failures = []
+    while at < len(frame):
+        worker = int.from_bytes(frame[at : at + _NUMBER], "big")
+        start = at + 2 * _NUMBER
+        at = start + int.from_bytes(frame[at + _NUMBER : start], "big")
+        failures.append((worker, *_unpack_failure(frame[start:at])))
+    return ticket, failures
+
+
+def _pack_failure(message: str, traceback: str) -> bytes:
+    parts = [text.replace("\0", "?").encode("utf-8", "backslashreplace") for text in (message, traceback)]
+    head = parts[0][: FAILURE_BYTES // 2]
+    return head + b"\0" + parts[1][-(FAILURE_BYTES - len(head)) :]
+
+
+def _unpack_failure(data: bytes) -> tuple[str, str]:
+    message, _, traceback = data.decode("utf-8", "replace").partition("\0")
+    return message, traceback
 
 
 def readdress(frame: bytes, peer: int) -> bytes:

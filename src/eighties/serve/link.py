@@ -11,13 +11,32 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Callable
-from contextvars import Context, copy_context
+from contextvars import Context, ContextVar, copy_context
 from types import CoroutineType
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 from ..post import MAIL_QUEUE_BYTES
+from ..promise import Promise, Resolver, prepare_promise
 from . import logs
-from .frames import EVERYONE, MAIL, QUIT, READ_BYTES, READY, FrameError, Reader, Writer, pack_mail, unpack_mail
+from .frames import (
+    ENDED,
+    EVERYONE,
+    MAIL,
+    PROGRAM,
+    QUIT,
+    READ_BYTES,
+    READY,
+    RELOAD,
+    FrameError,
+    Reader,
+    Writer,
+    pack_done,
+    pack_mail,
+    pack_order,
+    unpack_ended,
+    unpack_mail,
+    unpack_order,
+)
 
 OnMessage = Callable[[int, int, int, int, bytes], object]
 Report = Callable[[str, BaseException], object]
@@ -28,11 +47,45 @@ BATCH = 100
 MESSAGE_COST = 128
 
 
+class Failure(NamedTuple):
+    """Why a worker serves on with the old program."""
+
+    worker: int
+    message: str
+    traceback: str
+
+
+class Loading:
+    """A program on its way into service; until it is there it cannot ask for the next."""
+
+    __slots__ = ("over", "token")
+    current: ClassVar[ContextVar[Loading]] = ContextVar("loading")
+
+    def __init__(self) -> None:
+        self.over = False
+        self.token = self.current.set(self)
+
+    @classmethod
+    def end(cls) -> None:
+        """It is there, or given up. The variable goes: handlers' contexts are cheaper with none in them."""
+        loading = cls.current.get(None)
+        if loading is not None:
+            loading.over = True
+            cls.current.reset(loading.token)
+
+
 class Link:
-    """Arguments: the loop; `control`, the descriptor; this worker's number among how many; `gone`: the parent is."""
+    """Arguments: the loop; `control`, the descriptor; this worker's number among how many; `gone`: the parent is;
+    `reload`: it orders a reload, of a kind, in a round of that number."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, control: int, number: int, workers: int, gone: Callable[[], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        control: int,
+        number: int,
+        workers: int,
+        gone: Callable[[], None],
+        reload: Callable[[bytes, int], None] = lambda kind, number: None,
     ) -> None:
         os.set_blocking(control, False)
         self._loop = loop
@@ -40,6 +93,9 @@ class Link:
         self._number = number
         self._workers = workers
         self._gone = gone
+        self._order = reload
+        self._tickets: dict[int, Resolver] = {}  # of reloads that were asked for
+        self._last_ticket = 0
         self._reader = Reader()
         self._writer = Writer(control, MAIL_QUEUE_BYTES)
         self._inbox: deque[tuple[int, int, int, bytes]] = deque()
@@ -76,7 +132,31 @@ class Link:
             self._asked_to_quit = True
             self._send(QUIT, must=True)
 
+    def reload(self) -> Promise:
+        """As `Post.reload`."""
+        loading = Loading.current.get(None)
+        if loading is not None and not loading.over:
+            raise RuntimeError("net.reload: the program is being loaded; it cannot ask to be loaded again")
+        resolve, promise = prepare_promise()
+        if not self._open:
+            resolve([Failure(self._number, "the worker is ending", "")])
+            return promise
+        self._last_ticket += 1
+        self._tickets[self._last_ticket] = resolve
+        self._send(pack_order(PROGRAM, self._last_ticket), must=True)
+        return promise
+
     # ---- for the worker ----
+
+    def ask(self, kind: bytes) -> None:
+        """Have all workers reload. Nobody waits for it."""
+        if self._open:
+            self._send(pack_order(kind, 0), must=True)
+
+    def done(self, number: int, failure: tuple[str, str] | None) -> None:
+        """Tell the parent that the reload of a round has been done here, or why not."""
+        if self._open:
+            self._send(pack_done(number, failure), must=True)
 
     def listen(self) -> None:
         """Hear the parent."""
@@ -107,6 +187,7 @@ class Link:
         """Neither send nor hear any more. The descriptor stays open: its end tells the parent that the process is."""
         self.stop()
         self._open = False
+        self._end_tickets(self._last_ticket, [Failure(self._number, "the worker is ending", "")])
         self._stop_reading()
         self._watch(False)
 
@@ -147,6 +228,11 @@ class Link:
             for frame in self._reader.feed(data):
                 if frame[:1] == MAIL:
                     self._keep(*unpack_mail(frame))
+                elif frame[:1] == RELOAD:
+                    self._order(*unpack_order(frame))
+                elif frame[:1] == ENDED:
+                    ticket, failures = unpack_ended(frame)
+                    self._end_tickets(ticket, [Failure(*failure) for failure in failures])
         except BlockingIOError:
             return
         except (OSError, FrameError):
@@ -156,6 +242,10 @@ class Link:
             self._gone()
         elif self._is_full():
             self._stop_reading()
+
+    def _end_tickets(self, last: int, failures: list[Failure]) -> None:
+        for ticket in [ticket for ticket in self._tickets if ticket <= last]:
+            self._tickets.pop(ticket)(failures)
 
     def _stop_reading(self) -> None:
         if self._reading:

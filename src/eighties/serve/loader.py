@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ..app import App
     from ..pages.site import Site
+    from .fresh import Own
 
     Hook = Callable[..., object]
 
@@ -143,6 +144,28 @@ class Program:
         self.raw = raw
 
 
+def own_of(entry: Entry) -> Own:
+    """What is the program's own, and is executed again when it is loaded again: what lies under its folder.
+
+    Of `module:attr` that is the current folder, or that of its package if it is installed elsewhere.
+    """
+    import importlib.util
+
+    from .fresh import Own
+
+    if not entry.module:
+        return Own(os.path.dirname(entry.path or str(entry.root)), entry.path)
+    here, top = os.getcwd(), entry.module.partition(".")[0]
+    if any(os.path.exists(os.path.join(here, name)) for name in (top, f"{top}.py")):
+        return Own(here)
+    spec = importlib.util.find_spec(top)
+    if spec is None or spec.origin is None:
+        return Own(here)
+    if spec.origin.startswith(os.path.join(here, "")):
+        return Own(here)
+    return Own(os.path.dirname(spec.origin) if spec.submodule_search_locations else here, spec.origin)
+
+
 def load(entry: Entry) -> Program:
     """Run the program and return what is to be served. Raises LoadError."""
     from ..app import App
@@ -245,12 +268,14 @@ def _import_file(path: str) -> ModuleType:
     """The file as a module with its own name, its folder first among those imports are looked for in."""
     import importlib.util
 
+    from .fresh import FreshLoader
+
     sys.path.insert(0, os.path.dirname(path))
     name = os.path.basename(path)[: -len(".py")]
     if name in sys.modules or not name.isidentifier():
         # `http.py` or `my-app.py`: a file like that must not take the place of another module.
         name = "eighties_program"
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=FreshLoader(name, path))
     if spec is None or spec.loader is None:
         raise LoadError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)

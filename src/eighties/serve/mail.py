@@ -74,6 +74,12 @@ class Line:
         if not self.open or not self.writer.put(frame):
             self.dropped += 1
 
+    def tell(self, frame: bytes) -> None:
+        """Queue a word of the parent's own, which is short and never dropped, unless the worker has ended."""
+        if self.open and self.socket is not None:
+            self.writer.put(frame, must=True)
+            self.flush()
+
     def flush(self) -> None:
         """Write what the worker takes, and have `poll` say when it takes more."""
         if self.socket is None or not self.open:
@@ -134,6 +140,10 @@ class Exchange:
     def ignore(self, number: int) -> None:
         """A process that writes nonsense: mail between it and others is over."""
         self.lines[number].ignore()
+
+    def tell(self, number: int, frame: bytes) -> None:
+        """Say something to a worker."""
+        self.lines[number].tell(frame)
 
     def turn(self, number: int, events: int) -> Iterator[bytes]:
         """Do what `poll` says can be done on a worker's line, and give the words in it that are not mail.

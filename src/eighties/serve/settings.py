@@ -179,7 +179,8 @@ OPTIONS = (
     Option("--reuseport", "", False, as_flag, "a listening socket of its own for each worker, for very many cores"),
     Option("--public-html", "FOLDER", None, as_text, "the site's folder, or the one above it", "PUBLIC_HTML"),
     Option("--no-static", "", False, as_flag, "do not serve folders called static: another server does", "NO_STATIC"),
-    Option("--reload", "", False, as_flag, "look at the site's folder again when files in it change", "RELOAD"),
+    Option("--reload", "", False, as_flag, "reload the program or its site when a file of theirs is saved", "RELOAD"),
+    Option("--pidfile", "FILE", None, as_text, "write the parent's process id there; `80s reload` looks for it"),
     Option("--dev", "", False, as_flag, "show errors of the program in the browser, with their source"),
     Option("--no-server-header", "", False, as_flag, "send no Server header"),
     Option("--cfg", "", False, as_flag, "print the settings in force and where each came from, and end"),
@@ -206,6 +207,7 @@ class Settings:
     public_html: str | None
     no_static: bool
     reload: bool
+    pidfile: str | None
     dev: bool
     no_server_header: bool
     server_header: str | None

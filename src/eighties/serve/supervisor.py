@@ -14,7 +14,7 @@ import select
 import sys
 import time
 
-from . import frames, logs, mail, scoreboard
+from . import frames, logs, mail, pidfile, rounds, scoreboard
 from .settings import DEFAULT, EXIT_CANNOT_START, EXIT_ERROR, HOOK_TIME, ORDERS, master_key
 
 TYPE_CHECKING = False
@@ -186,6 +186,9 @@ class Supervisor:
         os.set_inheritable(self.scoreboard, True)
         self.poll = select.poll()
         self.mail = mail.Exchange(settings.workers, self.poll)
+        self.rounds = rounds.Rounds(self.mail, lambda: [slot.number for slot in self.slots if slot.pid])
+        self.has_terminal = has_terminal()
+        self.under_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         self.signals, self.wakeup = self._catch_signals()
         self.announced = False
         self.stop_signal = 0
@@ -199,8 +202,6 @@ class Supervisor:
             logs.log(
                 "warning", "MASTER_KEY is not set: sessions end with this server, links are plain and query.e is empty"
             )
-        if self.entry.root is None and self.settings.reload:
-            logs.log("warning", "--reload looks at a site's folder only: this program has none, and is not run again")
         # The first worker goes ahead: a program that cannot start says so once, not once for each worker.
         self._start(self.slots[0])
         while self.exit_code is None:
@@ -220,10 +221,8 @@ class Supervisor:
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
         os.set_blocking(writer, False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP):
             signal.signal(number, _note)
-        if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not under nohup
-            signal.signal(signal.SIGHUP, _note)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         self.poll.register(reader, select.POLLIN)
         return reader, writer
@@ -260,17 +259,28 @@ class Supervisor:
 
     def _wait_time(self) -> float | None:
         """Milliseconds until something is due; None: until something happens."""
-        dues = [due for due in (self.kill_at, *(slot.due for slot in self.slots)) if due is not None]
+        dues = [due for due in (self.kill_at, self.rounds.due, *(slot.due for slot in self.slots)) if due is not None]
         # Rounded up: a poll that wakes a little early would spin.
         return max(0, int((min(dues) - time.monotonic()) * 1000) + 1) if dues else None
 
     def _hear_signals(self) -> None:
         for number in os.read(self.signals, 4096):
-            if number != signal.SIGCHLD:
+            if number == signal.SIGHUP:
+                self._hear_hangup()
+            elif number != signal.SIGCHLD:
                 if self.stop_signal:
                     self._end_at_once(number)
                 else:
                     self._stop(number)
+
+    def _hear_hangup(self) -> None:
+        """SIGHUP is the order to reload, unless it says that the terminal is gone, which ends what runs in one."""
+        if self.has_terminal and not has_terminal():
+            self.has_terminal = False
+            if not self.under_nohup and not self.stop_signal:
+                self._stop(signal.SIGHUP)
+        elif not self.stop_signal:
+            self.rounds.ask(frames.PROGRAM, {})
 
     def _hear_worker(self, fd: int, events: int) -> None:
         number = self.mail.number_of(fd)
@@ -286,6 +296,10 @@ class Supervisor:
                         self._stop(signal.SIGTERM, f", as worker {number} asks")
                 elif word[:1] == frames.READY:
                     self._hear_ready(number, word[1:])
+                elif word[:1] == frames.RELOAD:
+                    self.rounds.hear_order(number, word)
+                elif word[:1] == frames.DONE:
+                    self.rounds.hear_done(number, word)
                 else:
                     raise frames.FrameError(f"the word {word[:20]!r}")
         except frames.FrameError as error:
@@ -344,6 +358,7 @@ class Supervisor:
         pid, slot.pid = slot.pid, 0
         self._obey(slot.number, self.mail.last_words(slot.number))
         self.mail.close(slot.number)
+        self.rounds.forget(slot.number)
         now = time.monotonic()
         end = f"worker {slot.number} (pid {pid}) {describe_end(code)} after {now - slot.since:.1f} s"
         if self.stop_signal:
@@ -365,6 +380,7 @@ class Supervisor:
         for slot in self.slots:
             if slot.due is not None and slot.due <= now and self.exit_code is None:
                 self._start(slot)
+        self.rounds.look(now)
         if self.kill_at is not None and self.kill_at <= now:
             late = [str(slot.number) for slot in self.slots if slot.pid]
             logs.log("error", f"worker {', '.join(late)} did not end in time and is killed")
@@ -407,6 +423,15 @@ def spawn(orders: dict[str, object]) -> int:
         setsigmask=[signal.SIGINT, signal.SIGHUP],
         setsigdef=[signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD],
     )
+
+
+def has_terminal() -> bool:
+    """Whether this process belongs to a terminal that is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _note(number: int, frame: object) -> None:
@@ -457,9 +482,14 @@ def readable(url: str) -> str:
 
 def serve(settings: Settings, entry: Entry) -> int:
     """Run the server. Returns its exit code."""
+    held = None
     try:
-        supervisor = Supervisor(settings, entry)
-    except BindError as error:
+        if settings.pidfile is not None:
+            held = pidfile.PidFile(settings.pidfile)
+        return Supervisor(settings, entry).run()
+    except (BindError, pidfile.PidFileError) as error:
         logs.log("error", str(error))
         return EXIT_ERROR
-    return supervisor.run()
+    finally:
+        if held is not None:
+            held.close()

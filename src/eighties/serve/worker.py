@@ -14,16 +14,18 @@ import os
 import resource
 import signal
 import sys
+from contextvars import copy_context
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import post
-from . import content, link, logs, modules
-from .loader import Entry, LoadError, Program, load, locate
+from . import content, link, logs, modules, reload, watch
+from .loader import Entry, EntryError, LoadError, Program, load, locate, own_of
 from .settings import EXIT_CANNOT_START, EXIT_ERROR, HOOK_TIME, ORDERS, Settings
 
 if TYPE_CHECKING:
-    from .._engine import Engine
+    from .._engine import Engine, Request
     from ..app import App
+    from .fresh import Own
 
 # on_init and on_message are called here.
 ENGINE_HOOKS = ("on_data", "on_close", "on_write", "on_accept")
@@ -81,8 +83,11 @@ def loop_name(loop: asyncio.AbstractEventLoop) -> str:
     return "uvloop" if type(loop).__module__.startswith("uvloop") else "asyncio"
 
 
-def load_app(entry: Entry, settings: Settings, session_key: str | None = None) -> Program:
-    """Run the program, merge what its App says into the settings, and hang its site on its App."""
+def load_app(entry: Entry, settings: Settings, session_key: str | None = None, old: Program | None = None) -> Program:
+    """Run the program, merge what its App says into the settings, and hang its site on its App.
+
+    `old` is the program before this one, whose settings stay in force.
+    """
     try:
         post.here()
     except RuntimeError:  # --cli, --cfg: alone, its mail finds nobody
@@ -90,15 +95,18 @@ def load_app(entry: Entry, settings: Settings, session_key: str | None = None) -
     content.use_master_key()
     program = load(entry)
     program.app.dev = settings.dev
-    settings.merge_app(program.app.limits, program.app.server_header)
-    program.site = content.attach(program, entry, settings, session_key or os.urandom(32).hex())
+    if old is None:
+        settings.merge_app(program.app.limits, program.app.server_header)
+    program.site = content.attach(
+        program, entry, settings, session_key or os.urandom(32).hex(), None if old is None else old.site
+    )
     return program
 
 
-async def start_app(app: App) -> None:
-    """Run the on_start hooks; what they raise becomes a LoadError."""
+async def start_app(app: App, again: bool = False) -> None:
+    """Run the on_start hooks; what they raise becomes a LoadError. `again`: another program is served meanwhile."""
     try:
-        await app.startup()
+        await app.startup(again)
     except Exception as error:
         raise cannot_start("an on_start hook", error) from None
 
@@ -113,10 +121,10 @@ def report(where: str, error: BaseException) -> None:
     logs.log("error", f"{where} failed: {type(error).__name__}: {error}", traceback=logs.traceback_of(error))
 
 
-async def stop_app(app: App) -> bool:
+async def stop_app(app: App, again: bool = False) -> bool:
     """Run the on_stop hooks; False when one failed, which is logged."""
     try:
-        await app.shutdown()
+        await app.shutdown(again)
     except Exception as error:
         report("an on_stop hook", error)
         return False
@@ -190,11 +198,23 @@ class Worker:
         self.orders = orders
         self.settings = orders.settings
         self.loop = loop
-        self.link = link.Link(loop, orders.control, orders.number, self.settings.workers, self.lose_parent)
+        self.reloader = reload.Reloader(self)
+        self.link = link.Link(
+            loop, orders.control, orders.number, self.settings.workers, self.lose_parent, self.reloader.hear
+        )
         self.stop = asyncio.Event()
         # The task that runs the on_start hooks, while it does.
         self.starting: asyncio.Task[int] | None = None
         self.care: content.Care | None = None
+        self.watch: watch.Watch | None = None
+        # As they were before the program was loaded.
+        self.path = list(sys.path)
+        self.context = copy_context()
+        # Set when the program is loaded, and then when it serves.
+        self.own: Own
+        self.engine: Engine
+        self.served: reload.Served
+        self.listeners: list[int] = []
         self.modules: modules.Modules | None = None
 
     def run(self) -> int:
@@ -202,8 +222,7 @@ class Worker:
         try:
             post.use(post.Post(self.orders.number, self.settings.workers, self.settings.node, self.link))
             # Until here SIGTERM just ends the process, which has nothing to lose yet.
-            entry = locate(self.settings.entry, self.settings.public_html)
-            program = load_app(entry, self.settings, self.orders.session_key)
+            program = self.load()
             self.loop.add_signal_handler(signal.SIGTERM, self.begin_to_stop)
             return run_through(self.loop, self.loop.create_task(self.serve(program)))
         except asyncio.CancelledError:  # told to stop while starting
@@ -221,12 +240,13 @@ class Worker:
 
     async def serve(self, program: Program) -> int:
         """From the first hook to the last."""
-        engine = self.make_engine(program)
+        engine = self.engine = self.make_engine()
         try:
             await self.start(program, engine)
             await self.stop.wait()
-            if self.care is not None:
-                self.care.close()
+            for each in (self.care, self.watch):
+                if each is not None:
+                    each.close()
             await self.drain(engine)
         finally:
             if self.modules is not None:
@@ -236,9 +256,30 @@ class Worker:
             engine.close()
         for _ in range(LAST_TURNS):  # what was cut off ends, before the hooks close what it uses
             await asyncio.sleep(0)
-        return 0 if await stop_app(program.app) else 1
+        await self.reloader.close()
+        return 0 if await reload.stop_served(self.served) else 1
 
-    def make_engine(self, program: Program) -> Engine:
+    def load(self, again: bool = False) -> Program:
+        """Run the program. Raises LoadError."""
+        try:
+            entry = locate(self.settings.entry, self.settings.public_html)
+        except EntryError as error:
+            raise LoadError(str(error)) from None
+        if not again:
+            self.own = own_of(entry)
+            self.own.use()
+            return load_app(entry, self.settings, self.orders.session_key)
+        old = self.served.program
+        program = load_app(entry, self.settings, self.orders.session_key, old)
+        if (program.app.limits, program.app.server_header) != (old.app.limits, old.app.server_header):
+            logs.log("warning", "limits and server_header of App(...) are taken at the start only: restart the server")
+        return program
+
+    def failed(self, request: Request, error: BaseException) -> object:
+        """The answer to an exception, by the program that the request belongs to."""
+        return self.reloader.find(request).program.app.failed(request, error)
+
+    def make_engine(self) -> Engine:
         """The engine, with nothing of the program yet."""
         from .. import http, streams
         from .._engine import Engine
@@ -249,7 +290,7 @@ class Worker:
             self.settings.limits,
             request_type=http.Request,
             respond=http.respond,
-            failed=program.app.failed,
+            failed=self.failed,
             pump=http.pump,
             settle=http.settle,
             log=lambda level, message: logs.log(level.lower(), message),
@@ -268,33 +309,77 @@ class Worker:
         self.link.listen()
         # The hooks run in this task, not in one of their own: context variables they set are seen by handlers.
         self.starting = asyncio.current_task()
+        link.Loading()
         await start_app(program.app)
         self.starting = None
-        self.put_in_place(program, engine)
+        self.served = self.put_in_place(program)
         self.modules = modules.load(self.settings, engine, program, self.orders.listeners)
         # What is loaded by now stays: the collector need not look at it again.
         gc.enable()
         gc.collect()
         gc.freeze()
         self.listen(program, engine)
-        if program.site is not None:
-            loud = self.orders.number == 0
-            self.care = content.Care(program.site, lambda: self.set_routes(program, engine), loud=loud)
-            self.care.begin(self.settings.reload)
+        self.take_care()
+        self.reloader.begin()
+        if self.settings.reload and self.orders.number == 0:  # the others are told by it
+            self.watch = watch.Watch(self.own, self.site_root, lambda: self.reloader.broken, self.link.ask)
 
-    def put_in_place(self, program: Program, engine: Engine) -> None:
+    def site_root(self) -> str | None:
+        """The folder of pages that is served now."""
+        site = self.served.program.site
+        return None if site is None else site.root
+
+    def put_in_place(self, program: Program) -> reload.Served:
         """Hand the program's routes and hooks to those who call them, in the context that the on_start hooks left."""
-        self.set_routes(program, engine)
+        link.Loading.end()
+        served, engine = reload.Served(program), self.engine
+        self.set_routes(served)
         engine.set_hooks({name: hook for name, hook in program.hooks.items() if name in ENGINE_HOOKS}, program.raw)
         handlers = sys.modules.get("eighties.handlers")
-        if handlers is not None and handlers.has_protocols():
-            engine.set_protocols(handlers.choose)
+        speaks_others = handlers is not None and handlers.has_protocols()
+        engine.set_protocols(handlers.chooser() if handlers is not None and speaks_others else None)
         self.loop.add_reader(engine.fileno(), engine.poll)  # again: a reader keeps the context it was added in
         self.link.start(engine.fileno(), program.hooks.get("on_message") or link.no_hook(), report)
+        return served
 
-    def set_routes(self, program: Program, engine: Engine) -> None:
+    def set_routes(self, served: reload.Served) -> None:
         """Have the engine serve what the App and its site consist of now."""
-        engine.set_routes(program.app.routes(), program.app.fallbacks())
+        self.engine.set_routes(*served.routes())
+
+    async def start_again(self, program: Program) -> reload.Served:
+        """Run the hooks of a program that is loaded again, and swap it in; gives the one before. Raises LoadError."""
+        await start_app(program.app, again=True)
+        for listener in self.listeners:
+            self.call_on_init(program, listener)
+        if self.modules is not None:
+            self.modules.reload(program)
+        old, self.served = self.served, self.put_in_place(program)
+        if self.care is not None:
+            self.care.close()
+        self.take_care()
+        return old
+
+    def call_on_init(self, program: Program, listener: int) -> None:
+        """Tell the program of a listening socket. Raises LoadError."""
+        if on_init := program.hooks.get("on_init"):
+            try:
+                on_init(self.engine.fileno(), listener)
+            except Exception as error:
+                raise cannot_start("on_init", error) from None
+
+    def take_care(self) -> None:
+        """Have the program's site, if there is one, cared for."""
+        site, before = self.served.program.site, self.care
+        self.care = None
+        if site is not None:
+            loud = self.orders.number == 0
+            self.care = content.Care(site, lambda: self.set_routes(self.served), loud=loud, before=before)
+            self.care.begin()
+
+    def look_at_site(self) -> None:
+        """Files of the site have changed."""
+        if self.care is not None:
+            self.care.look()
 
     def listen(self, program: Program, engine: Engine) -> None:
         """Begin to accept, and tell the parent."""
@@ -303,11 +388,8 @@ class Worker:
         for fd in self.orders.listeners:
             listener = engine.listen(fd)
             os.close(fd)  # the engine has its own: a second one would keep the port open while draining
-            if on_init := program.hooks.get("on_init"):
-                try:
-                    on_init(engine.fileno(), listener)
-                except Exception as error:
-                    raise cannot_start("on_init", error) from None
+            self.listeners.append(listener)
+            self.call_on_init(program, listener)
         self.link.ready(VERSION, loop_name(self.loop), POLLER)
 
     def lose_parent(self) -> None:
@@ -323,6 +405,7 @@ class Worker:
         self.stop.set()
         if self.starting is not None:
             self.starting.cancel()
+        self.reloader.stop()
 
     async def drain(self, engine: Engine) -> None:
         """Accept no more, and wait for what is under way as long as the grace allows."""

@@ -1,0 +1,192 @@
+"""Fresh: a program's own modules, taken out of `sys.modules` so that they are executed again, or put back as they were.
+
+Own is what lies under the program's folder: the entry and what it imports from there, nothing that is installed. The
+worker makes one `Own` for its process and opens a `Change` on it for each load. State: the finder in `sys.meta_path`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import sysconfig
+import time
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from types import ModuleType
+
+    from ..app import App
+
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# Folders of environments, of packages and of tools: what lies in them is no program's own.
+FOREIGN = frozenset(("site-packages", "dist-packages", "__pycache__", "node_modules", "venv"))
+# Seconds. Byte code is told from its source by the source's second and size. A file saved within the last two may be
+# saved again within the same second, and must neither be taken from a cache nor be cached.
+SETTLED = 2.0
+
+
+class FreshLoader(SourceFileLoader):
+    """Loads source as Python does, without byte code where that could be another version's."""
+
+    def path_stats(self, path: str) -> Mapping[str, Any]:
+        """As the base class. Raises OSError, which means no byte code, for what has just been saved."""
+        found = super().path_stats(path)
+        if abs(time.time() - found["mtime"]) < SETTLED:
+            raise OSError("just saved")
+        return found
+
+
+class Own:
+    """Tells a program's own modules and files from all others.
+
+    Arguments:
+        folder: the program's; everything below it is own, but for what is installed there.
+        entry: its first file, which is own wherever it lies.
+    """
+
+    def __init__(self, folder: str, entry: str | None = None) -> None:
+        self.folder = os.path.abspath(folder)
+        self.entry = entry
+        self._starts = {_start(folder), _start(os.path.realpath(folder))}
+        paths = sysconfig.get_paths()
+        foreign = {_OURS, *(paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))}
+        starts = {_start(path) for each in foreign for path in (each, os.path.realpath(each))}
+        # A program may itself be installed.
+        self._foreign = {each for each in starts if not any(start.startswith(each) for start in self._starts)}
+
+    def has(self, path: str) -> bool:
+        """Whether a file is the program's."""
+        if path == self.entry:
+            return True
+        start = next((start for start in self._starts if path.startswith(start)), None)
+        if start is None or any(path.startswith(each) for each in self._foreign):
+            return False
+        return not any(is_foreign(name) for name in path[len(start) :].split(os.sep))
+
+    def modules(self) -> dict[str, ModuleType]:
+        """Its modules that are loaded, by name. A package without `__init__.py` counts; a shared object does not."""
+        found = {}
+        for name, module in list(sys.modules.items()):
+            path = _path_of(module)
+            if name != "__main__" and path is not None and self.has(path):
+                found[name] = module
+        return found
+
+    def files(self) -> set[str]:
+        """The source files of the modules that are loaded."""
+        paths = (_path_of(module) for module in self.modules().values())
+        return {path for path in paths if path is not None and path.endswith(".py")}
+
+    # ---- as a finder of sys.meta_path ----
+
+    def use(self) -> None:
+        """Have imports of own modules made by FreshLoader, from now on."""
+        finders: list[Any] = [each for each in sys.meta_path if not isinstance(each, Own)]
+        # Where it looks itself: what is built in goes before a program's file of the same name.
+        finders.insert(finders.index(PathFinder) if PathFinder in finders else 0, self)
+        sys.meta_path[:] = finders
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """As importlib asks it."""
+        if path is not None and not any(self.has(os.path.join(os.path.abspath(each), "x")) for each in path):
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if (
+            spec is None
+            or type(spec.loader) is not SourceFileLoader
+            or not self.has(os.path.abspath(spec.origin or ""))
+        ):
+            return None
+        spec.loader = FreshLoader(spec.loader.name, spec.loader.path)
+        return spec
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a folder of this name holds nothing of a program: `.git`, `.venv`, `__pycache__`…"""
+    return name.startswith(".") or name in FOREIGN
+
+
+def _start(folder: str) -> str:
+    return os.path.join(os.path.abspath(folder), "")
+
+
+def _path_of(module: ModuleType | None) -> str | None:
+    """The file of a module that can be executed again, or the folder of one that is only a folder."""
+    names = getattr(module, "__dict__", {})  # no getattr: a lazy module would import what it stands for
+    path = names.get("__file__")
+    if path is None:
+        path = next((each for each in names.get("__path__") or () if os.path.isdir(each)), None)
+    elif not isinstance(path, str) or not path.endswith((".py", ".pyc")):
+        return None
+    return None if path is None else os.path.abspath(path)
+
+
+class Change:
+    """Own modules are out, and so is what they have registered with us; `put_back` undoes it, `close` forgets it."""
+
+    def __init__(self, own: Own, path: Sequence[str]) -> None:
+        """`path`: what `sys.path` was before the program was first loaded."""
+        self.own = own
+        self.old = own.modules()
+        self._path = list(sys.path)
+        self._registered = _registered()
+        self._key = _master_key()
+        for name in self.old:
+            del sys.modules[name]
+        sys.path[:] = path
+        importlib.invalidate_caches()
+
+    def put_back(self) -> None:
+        """All as it was."""
+        for name in self.own.modules():
+            del sys.modules[name]
+        sys.modules.update(self.old)
+        for name, module in self.old.items():
+            _hang(name, module)
+        sys.path[:] = self._path
+        handlers = sys.modules.get("eighties.handlers")
+        if handlers is not None:
+            handlers.put_back(self._registered)
+        urls = sys.modules.get("eighties.urls")
+        if urls is not None:
+            urls.set_master_key(self._key)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the old modules."""
+        self.old = {}
+        self._registered = None
+
+
+def _registered() -> tuple[App, dict[str, Any]] | None:
+    handlers = sys.modules.get("eighties.handlers")
+    found: tuple[App, dict[str, Any]] | None = None if handlers is None else handlers.take()
+    return found
+
+
+def _master_key() -> Any:
+    urls = sys.modules.get("eighties.urls")
+    return None if urls is None else urls.master_key()
+
+
+def _hang(name: str, module: ModuleType) -> None:
+    """A submodule is an attribute of its package, which may be none of ours and know a new one by now."""
+    parent, dot, last = name.rpartition(".")
+    if dot and parent in sys.modules:
+        setattr(sys.modules[parent], last, module)
+
+
+def walk(folder: str) -> Iterator[tuple[str, list[str]]]:
+    """The folders of a program, from its own down, each with the names of its files."""
+    for path, folders, names in os.walk(folder, followlinks=False):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not is_foreign(name) and not os.path.exists(os.path.join(path, name, "pyvenv.cfg"))
+        )
+        yield path, names

@@ -1,0 +1,151 @@
+"""Watch: with `--reload`, looks at the files of a program and its site, and asks for a reload when one has changed.
+
+Runs in the first worker; the parent tells all. What the kernel reports only wakes it: whether to reload is decided by
+comparing what the files are with what they were, so that nothing is missed while folders come, go or are replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from .frames import PROGRAM, SITE
+from .fresh import walk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .fresh import Own
+
+    State = tuple[int, int, int]
+
+# Milliseconds without a further change after which a burst of saves is over. What an editor does to save a file takes
+# about one; more would be felt.
+BURST = 20
+# Seconds between looks that nothing has asked for: a folder that was moved away and replaced is not always reported.
+LOOK = 0.5
+# Of folders watched; a program's has a handful. Beyond it a change is noticed only where it is looked for.
+MOST_FOLDERS = 4096
+# What is below folders of this name is part of the program, whatever it is: it is read when the program is.
+TEMPLATES = "templates"
+# What editors write beside the file that is being saved.
+TEMPORARY_STARTS = (".", "#", "4913")
+TEMPORARY_ENDS = ("~", ".swp", ".swx", ".tmp", ".bak", ".orig", ".part", "___jb_tmp___", "___jb_old___")
+
+
+class Watch:
+    """Begins at once.
+
+    Arguments:
+        own: the program's modules and files.
+        root: gives the site's folder, which may be another after a reload.
+        broken: whether the last load failed: then any source of the program may mend it, not only what is loaded.
+        ask: gets PROGRAM or SITE.
+    """
+
+    def __init__(
+        self,
+        own: Own,
+        root: Callable[[], str | None],
+        broken: Callable[[], bool],
+        ask: Callable[[bytes], object],
+    ) -> None:
+        self._own = own
+        self._root = root
+        self._broken = broken
+        self._ask = ask
+        self._awake = asyncio.Event()
+        self._sources = self._look_at_sources()
+        self._pages = self._look_at_pages()
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def close(self) -> None:
+        """End it."""
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        from ..files import Watch as Files
+
+        while True:
+            folders = self._folders()
+            watching = None
+            with contextlib.suppress(OSError):
+                watching = Files(list(folders), lambda _: self._awake.set(), False, BURST)
+            try:
+                self._look()
+                while self._folders() == folders and watching is not None and not watching.closed:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._awake.wait(), LOOK)
+                    if self._awake.is_set():
+                        self._awake.clear()
+                        self._look()
+                if watching is None:
+                    await asyncio.sleep(LOOK)
+            finally:
+                if watching is not None:
+                    watching.close()
+
+    def _folders(self) -> dict[str, tuple[int, int]]:
+        """What to watch, and which folder each name means now."""
+        found = {}
+        roots = dict.fromkeys((self._own.folder, self._root()))
+        for root in roots:
+            for path, _ in walk(root) if root is not None else ():
+                with contextlib.suppress(OSError):
+                    state = os.stat(path)
+                    found[path] = state.st_dev, state.st_ino
+                if len(found) >= MOST_FOLDERS:
+                    return found
+        return found
+
+    def _look(self) -> None:
+        """Compare, and ask."""
+        sources, pages = self._look_at_sources(), self._look_at_pages()
+        before, self._sources = self._sources, sources
+        pages_before, self._pages = self._pages, pages
+        if any(before.get(path) != state for path, state in sources.items() if self._matters(path)) or any(
+            path not in sources for path in before if self._matters(path)
+        ):
+            self._ask(PROGRAM)
+        elif pages != pages_before:
+            self._ask(SITE)
+
+    def _matters(self, path: str) -> bool:
+        """Whether a source is part of the program."""
+        if self._broken() or path == self._own.entry or not path.endswith(".py"):
+            return True
+        return path in self._own.files() or path == os.path.join(self._own.folder, "main.py")
+
+    def _look_at_sources(self) -> dict[str, State]:
+        """Python files under the program's folder, and templates."""
+        root = self._root()
+        return {
+            path: state
+            for path, state in _states(self._own.folder)
+            if path.endswith(".py") or (f"{os.sep}{TEMPLATES}{os.sep}" in path and not _is_below(path, root))
+        }
+
+    def _look_at_pages(self) -> dict[str, State]:
+        root = self._root()
+        return {} if root is None else dict(_states(root))
+
+
+def _states(folder: str) -> Iterator[tuple[str, State]]:
+    for path, names in walk(folder):
+        for name in names:
+            if not is_temporary(name):
+                with contextlib.suppress(OSError):
+                    file = os.path.join(path, name)
+                    found = os.stat(file)
+                    yield file, (found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+def _is_below(path: str, folder: str | None) -> bool:
+    return folder is not None and path.startswith(os.path.join(folder, ""))
+
+
+def is_temporary(name: str) -> bool:
+    """Whether an editor or a tool leaves files of this name for a moment."""
+    return name.startswith(TEMPORARY_STARTS) or name.endswith(TEMPORARY_ENDS)

@@ -1,0 +1,356 @@
+"""Reload in place: a program is executed again and swapped in, or the old one serves on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Serve
+from server import PATIENCE, Server, wait_until
+
+PROGRAM = """
+import asyncio, os, pathlib
+from eighties import App, Response, net, state
+import helper
+app = App()
+state.loads = getattr(state, "loads", 0) + 1
+
+def write(line):
+    with pathlib.Path("diary").open("a") as file:
+        file.write(line + "\\n")
+
+@app.on_start
+def start(reload):
+    write(f"start {VERSION} {reload}")
+
+@app.on_stop
+async def stop(reload):
+    write(f"stop {VERSION} {reload}")
+
+@app.get("/")
+def root(request):
+    return f"{VERSION} {helper.NAME}"
+
+@app.get("/loads")
+def loads(request):
+    return str(state.loads)
+
+@app.get("/slow/{n:int}")
+async def slow(request, n):
+    write("slow")
+    await asyncio.sleep(n / 1000)
+    return f"slow {VERSION}"
+
+@app.get("/slow-error")
+async def slow_error(request):
+    write("slow")
+    await asyncio.sleep(0.5)
+    raise ValueError
+
+@app.error(ValueError)
+def wrong(request, error):
+    return Response(f"error {VERSION}", 500)
+
+@app.post("/reload")
+async def reload(request):
+    return await net.reload()
+
+@app.post("/upload")
+def upload(request):
+    return f"{VERSION} {len(request.body)}"
+"""
+
+
+def write_program(folder: Path, version: object, helper: str = "helper", more: str = "") -> None:
+    """A program of two modules; what is written last has another second than any byte code of it."""
+    folder.joinpath("helper.py").write_text(f"NAME = {helper!r}\n")
+    folder.joinpath("program.py").write_text(f"VERSION = {version!r}\n" + PROGRAM + more)
+
+
+def diary(folder: Path) -> list[str]:
+    """What hooks and handlers wrote down."""
+    path = folder / "diary"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def start(serve: Serve, *arguments: str, workers: int = 1) -> Server:
+    """Serve the program of `write_program`."""
+    server = serve("program.py", "-c", str(workers), *arguments)
+    wait_until(lambda: len(diary(server.folder)) >= workers, "every worker has loaded it")
+    return server
+
+
+def reload(server: Server) -> list[list[object]]:
+    """Ask for it as a program does: the failures."""
+    failures: list[list[object]] = server.request("POST", "/reload").json()
+    return failures
+
+
+# ---- what it does ----
+
+
+def test_a_program_and_its_modules_are_executed_again(serve: Serve, tmp_path: Path, workers: int) -> None:
+    write_program(tmp_path, 1)
+    server = start(serve, workers=workers)
+    for version in range(2, 7):
+        write_program(tmp_path, version, f"helper {version}")
+        assert reload(server) == []
+        answers = {server.get("/").text for _ in range(4 * workers)}
+        assert answers == {f"{version} helper {version}"}
+    assert int(server.get("/loads").text) == 6
+    assert server.wait_for("reloaded", 5)["worker"] is None
+    wait_until(lambda: len(diary(tmp_path)) == (6 + 5) * workers, "every hook")
+    assert server.stop() == 0
+    if workers == 1:
+        lines = diary(tmp_path)
+        starts = [line for line in lines if line.startswith("start")]
+        assert starts == ["start 1 False", *(f"start {version} True" for version in range(2, 7))]
+        stops = [line for line in lines if line.startswith("stop")]
+        assert stops == [*(f"stop {version - 1} True" for version in range(2, 7)), "stop 6 False"]
+        for version in range(2, 7):
+            assert lines.index(f"start {version} True") < lines.index(f"stop {version - 1} True")
+
+
+def test_requests_under_way_end_with_the_old_code(serve: Serve, tmp_path: Path) -> None:
+    write_program(tmp_path, 1)
+    server = start(serve)
+    answers: dict[str, str] = {}
+    threads = [
+        threading.Thread(target=lambda path=path: answers.__setitem__(path, server.get(path).text))
+        for path in ("/slow/700", "/slow-error")
+    ]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: diary(tmp_path).count("slow") == 2, "requests under way")
+    write_program(tmp_path, 2)
+    assert reload(server) == []
+    assert server.get("/").text == "2 helper"
+    time.sleep(0.1)
+    assert "stop 1 True" not in diary(tmp_path)
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert answers == {"/slow/700": "slow 1", "/slow-error": "error 1"}
+    wait_until(lambda: "stop 1 True" in diary(tmp_path), "the old program's end")
+
+
+def test_a_body_that_is_still_coming_belongs_to_the_old_code(serve: Serve, tmp_path: Path) -> None:
+    write_program(tmp_path, 1)
+    server = start(serve)
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as client:
+        client.sendall(b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12345")
+        server.get("/")
+        write_program(tmp_path, 2)
+        assert reload(server) == []
+        time.sleep(0.1)
+        client.sendall(b"67890")
+        assert client.recv(4096).endswith(b"1 10")
+        client.sendall(b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n1")
+        assert client.recv(4096).endswith(b"2 1")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def", "SyntaxError"),
+        ("import no_such_module", "No module named 'no_such_module'"),
+        ("raise SystemExit(3)", "ended itself with sys.exit(3)"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("from eighties import net; net.reload()", "it cannot ask to be loaded again"),
+        ("def on_init(elfd, fd): raise KeyError", "on_init failed: KeyError"),
+        ("app.on_start(lambda: 1 / 0)", "an on_start hook failed: ZeroDivisionError"),
+        ("import sys; app.on_start(lambda: sys.exit())", "SystemExit"),
+        ("app = 7", "has no App"),
+    ],
+)
+def test_broken_code_leaves_the_old_serving(
+    text: str, message: str, serve: Serve, tmp_path: Path, workers: int
+) -> None:
+    write_program(tmp_path, 1)
+    server = start(serve, workers=workers)
+    write_program(tmp_path, 2, "broken", text)
+    failures = reload(server)
+    assert [failure[0] for failure in sorted(failures)] == list(range(workers))
+    assert all(message in str(failure[1]) for failure in failures), failures
+    line = server.wait_for("not reloaded")
+    assert (message in line["message"], sorted(line["workers"])) == (True, list(range(workers)))
+    assert {server.get("/").text for _ in range(4)} == {"1 helper"}
+    write_program(tmp_path, 3, "mended")
+    assert reload(server) == []
+    assert {server.get("/").text for _ in range(4)} == {"3 mended"}
+
+
+def test_what_handlers_and_protocols_registered_is_put_back(serve: Serve, tmp_path: Path) -> None:
+    text = """
+from eighties import aio, net
+VERSION = {0}
+aio.http_get("/", lambda fd, query, headers, body: fd.http_response(200, None, "get {0}"))
+async def reload(fd, query, headers, body):
+    return await net.reload()
+aio.http_post("/reload", reload)
+{1}
+"""
+    speak = 'aio.add_protocol_handler("p", matches=b"P1", handle=lambda sock: (sock.write(b"p{0}"), sock.close()))\n'
+    program = tmp_path / "program.py"
+    program.write_text(text.format(1, speak.format(1)))
+    server = serve("program.py")
+
+    def answers() -> tuple[str, bytes]:
+        with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as client:
+            client.sendall(b"P1\r\n\r\n")
+            return server.get("/").text, client.recv(100)[:2]
+
+    assert answers() == ("get 1", b"p1")
+    program.write_text(text.format(2, speak.format(2) + "1 / 0"))
+    assert len(reload(server)) == 1
+    assert answers() == ("get 1", b"p1")
+    program.write_text(text.format(3, speak.format(3)))
+    assert reload(server) == []
+    assert answers() == ("get 3", b"p3")
+    program.write_text(text.format(4, ""))
+    assert reload(server) == []
+    assert answers() == ("get 4", b"HT")
+
+
+def test_modules_elsewhere_stay_and_packages_are_run_again(serve: Serve, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .inner import ONE\n")
+    (package / "inner.py").write_text("ONE = 1\n")
+    (tmp_path / "main_program.py").write_text(
+        "import json, package.inner\nfrom eighties import App, net, state\napp = App()\n"
+        "state.json = getattr(state, 'json', json)\n"
+        "@app.get('/')\ndef root(request): return [package.ONE, package.inner.ONE, json is state.json]\n"
+        "@app.post('/reload')\nasync def reload(request): return await net.reload()\n"
+    )
+    server = serve("main_program:app")
+    assert server.get("/").json() == [1, 1, True]
+    (package / "inner.py").write_text("ONE = 2\n")
+    assert reload(server) == []
+    assert server.get("/").json() == [2, 2, True]
+
+
+def test_context_of_the_new_hooks_is_the_new_handlers(serve: Serve, tmp_path: Path) -> None:
+    text = """
+from contextvars import ContextVar
+from eighties import App, net
+variable = ContextVar("variable")
+app = App()
+@app.on_start
+async def start(): variable.set({0})
+@app.get("/")
+async def root(request): return str(variable.get("none"))
+@app.get("/plain")
+def plain(request): return str(variable.get("none"))
+@app.post("/reload")
+async def reload(request): return await net.reload()
+"""
+    (tmp_path / "program.py").write_text(text.format(1))
+    server = serve("program.py")
+    for version in (1, 2, 3):
+        (tmp_path / "program.py").write_text(text.format(version))
+        assert reload(server) == []
+        assert [server.get("/").text, server.get("/plain").text] == [str(version)] * 2
+
+
+def test_raw_hooks_and_mail_are_new_code(serve: Serve, tmp_path: Path) -> None:
+    text = """
+from eighties import net
+ELFD = None
+def on_init(elfd, parentfd):
+    global ELFD
+    ELFD = elfd
+def on_data(elfd, childfd, data, length):
+    if data == b"reload":
+        net.reload()(lambda failures: net.write(ELFD, childfd, b"%d" % len(failures)))
+    elif data == b"mail":
+        net.mail(None, "", target=childfd)
+    else:
+        net.write(ELFD, childfd, b"{0}")
+def on_message(worker, sender, elfd, fd, message):
+    net.write(ELFD, fd, b"mail {0}")
+"""
+    (tmp_path / "program.py").write_text(text.format(1))
+    server = serve("program.py")
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as client:
+
+        def ask(word: bytes) -> bytes:
+            client.sendall(word)
+            return client.recv(100)
+
+        assert [ask(b"x"), ask(b"mail")] == [b"1", b"mail 1"]
+        (tmp_path / "program.py").write_text(text.format(2))
+        assert ask(b"reload") == b"0"
+        assert [ask(b"x"), ask(b"mail")] == [b"2", b"mail 2"]
+
+
+# ---- what sets it off ----
+
+
+def test_a_signal_and_the_command(serve: Serve, tmp_path: Path, workers: int) -> None:
+    write_program(tmp_path, 1)
+    server = start(serve, "--pidfile", "pid", workers=workers)
+    assert int((tmp_path / "pid").read_text()) == server.pid
+    write_program(tmp_path, 2)
+    server.send(signal.SIGHUP)
+    server.wait_for("reloaded")
+    assert {server.get("/").text for _ in range(4)} == {"2 helper"}
+    write_program(tmp_path, 3)
+    command = [sys.executable, "-m", "eighties", "reload", "--pidfile", "pid"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, f"process {server.pid}" in done.stdout) == (0, True)
+    server.wait_for("reloaded", 2)
+    assert {server.get("/").text for _ in range(4)} == {"3 helper"}
+    other = serve("program.py", "--pidfile", "pid", wait=False)
+    assert other.wait() == 1
+    other.wait_for("another server runs, and holds the pid file pid")
+    assert server.stop() == 0
+    assert not (tmp_path / "pid").exists()
+    (tmp_path / "pid").write_text(f"{os.getpid()}\n")  # left over: it is some other process's number by now
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, "no server holds the pid file pid" in done.stderr) == (1, True)
+
+
+def test_reloads_asked_for_meanwhile_are_one_more(serve: Serve, tmp_path: Path) -> None:
+    more = "\n@app.on_start\nasync def wait(reload): await asyncio.sleep(0.3 * reload)\n"
+    write_program(tmp_path, 1, more=more)
+    server = start(serve)
+    results: list[object] = []
+    threads = [threading.Thread(target=lambda: results.append(reload(server))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert results == [[]] * 8
+    assert 2 <= int(server.get("/loads").text) <= 4
+
+
+def test_a_worker_that_dies_is_not_waited_for(serve: Serve, tmp_path: Path) -> None:
+    more = (
+        "\n@app.on_start\nasync def wait(reload):\n    if reload: write(f'pid {os.getpid()}'); await asyncio.sleep(9)"
+    )
+    write_program(tmp_path, 1, more=more)
+    server = start(serve, workers=2)
+    server.send(signal.SIGHUP)
+    wait_until(lambda: sum("pid" in line for line in diary(tmp_path)) == 2, "two loads")
+    for line in diary(tmp_path):
+        if line.startswith("pid"):
+            os.kill(int(line.split()[1]), signal.SIGKILL)
+    server.wait_for("reloaded")
+    server.wait_for_workers(2)
+
+
+def test_a_stop_ends_a_load(serve: Serve, tmp_path: Path) -> None:
+    more = "\n@app.on_start\nasync def wait(reload):\n    if reload: write('hang'); await asyncio.sleep(1000)\n"
+    write_program(tmp_path, 1, more=more)
+    server = start(serve)
+    server.send(signal.SIGHUP)
+    wait_until(lambda: "hang" in diary(tmp_path), "the load")
+    assert server.get("/").text == "1 helper"
+    assert server.stop() == 0
