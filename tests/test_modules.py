@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import Serve
 from native_modules import BARE, HELLO, HERE, INCLUDE, PROBE, build, run
-from server import Server, wait_until
+from server import PATIENCE, Server, wait_until
 from test_cli import cfg, command, one_message, write
 
 from eighties.serve.settings import SettingsError, collect
@@ -96,7 +96,7 @@ def test_how_modules_are_named(tmp_path: Path) -> None:
 
 
 def test_the_example(serve: Serve, workers: int, hello: Path, tmp_path: Path) -> None:
-    """Loaded, changed, reloaded and unloaded."""
+    """Loaded, served, and unloaded at the end."""
     server = serve(APP, "-c", str(workers), "-m", "hello.so")
     server.wait_for(f"loaded: hello on UDP port {server.port}", workers)
     hear_from_all(server, "hello", workers)
@@ -105,6 +105,46 @@ def test_the_example(serve: Serve, workers: int, hello: Path, tmp_path: Path) ->
     ends = [line for line in server.log if line["message"] == "unloaded"]
     assert len(ends) == workers and all(line["module"] == "hello.so" and line["level"] == "info" for line in ends)
     assert ask(server.port) is None
+
+
+def ask_on(client: socket.socket, server: Server) -> None:
+    """A request on a connection that is kept."""
+    client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    answer = b""
+    while not answer.endswith(b"here"):
+        data = client.recv(65536)
+        assert data, f"{answer!r}, and the end, in {server.stderr}"
+        answer += data
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_a_reload(serve: Serve, workers: int, hello: Path, tmp_path: Path) -> None:
+    """Whoever is connected stays so; a module that is broken leaves the old one, until it is mended."""
+    server = serve(APP, "-c", str(workers), "-m", "hello.so")
+    source = hello.with_suffix(".c")
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as client:
+        ask_on(client, server)
+        for count, greeting in enumerate(("good morning", "good night"), 1):
+            source.write_text(HELLO.read_text().replace('"hello"', f'"{greeting}"'))
+            run(command_in(HELLO), tmp_path)
+            server.send(signal.SIGHUP)
+            server.wait_for(f"reloaded: {greeting} on", workers)
+            server.wait_for("unloaded, to be loaded again", count * workers)
+            hear_from_all(server, greeting, workers)
+            ask_on(client, server)
+        source.write_text(HELLO.read_text().replace("fd = open_socket(params->port)", "fd = -1"))
+        run(command_in(HELLO), tmp_path)
+        server.send(signal.SIGHUP)
+        server.wait_for("native module hello.so: on_load failed: it returned 1")
+        server.wait_for("reloaded: good night on", 2 * workers)
+        hear_from_all(server, "good night", workers)
+        ask_on(client, server)
+        source.write_text(HELLO.read_text())
+        run(command_in(HELLO), tmp_path)
+        server.send(signal.SIGHUP)
+        server.wait_for("reloaded: hello on", workers)
+        hear_from_all(server, "hello", workers)
+        ask_on(client, server)
 
 
 NONE = [
