@@ -354,3 +354,103 @@ def test_a_stop_ends_a_load(serve: Serve, tmp_path: Path) -> None:
     wait_until(lambda: "hang" in diary(tmp_path), "the load")
     assert server.get("/").text == "1 helper"
     assert server.stop() == 0
+
+
+# ---- under load, again and again ----
+
+
+class KeepAlive:
+    """Threads that ask on connections that stay open; every answer must be whole, and of a version that may serve."""
+
+    def __init__(self, server: Server, size: int) -> None:
+        self.port = server.port
+        self.oldest = self.newest = 1
+        self.going = True
+        self.answers = 0
+        self.wrong: list[object] = []
+        self.threads = [threading.Thread(target=self._run, args=(number,)) for number in range(size)]
+        for thread in self.threads:
+            thread.start()
+
+    def _run(self, number: int) -> None:
+        path = b"/slow/5" if number % 4 == 0 else b"/"
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as client:
+                while self.going:
+                    oldest = self.oldest
+                    client.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+                    data = client.recv(4096)
+                    head, _, body = data.partition(b"\r\n\r\n")
+                    allowed = {
+                        (f"slow {version}" if number % 4 == 0 else f"{version} helper {version}").encode()
+                        for version in range(oldest, self.newest + 1)
+                    }
+                    if not head.startswith(b"HTTP/1.1 200 ") or b"close" in head.lower() or body not in allowed:
+                        self.wrong.append((data, oldest, self.newest))
+                    self.answers += 1
+        except OSError as error:
+            self.wrong.append(error)
+
+    def stop(self) -> None:
+        self.going = False
+        for thread in self.threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+
+
+def test_fifty_reloads_under_load(serve: Serve, tmp_path: Path, workers: int) -> None:
+    write_program(tmp_path, 1, "helper 1")
+    server = start(serve, workers=workers)
+    crowd = KeepAlive(server, 16)
+    try:
+        for version in range(2, 52):
+            crowd.newest = version
+            write_program(tmp_path, version, f"helper {version}")
+            assert reload(server) == []
+            crowd.oldest = version
+            answered = crowd.answers
+            wait_until(lambda answered=answered: crowd.answers > answered + 20 or crowd.wrong, "answers")  # type: ignore[misc]
+    finally:
+        crowd.stop()
+    assert not crowd.wrong, crowd.wrong[:3]
+
+
+def memory(pid: int) -> int:
+    """What a process has to itself, in kB."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return sum(
+        int(line.split()[1]) for line in text.splitlines() if line.startswith(("Private_Dirty:", "Private_Clean:"))
+    )
+
+
+def test_old_programs_are_freed(serve: Serve, tmp_path: Path) -> None:
+    more = """
+import contextvars, dataclasses, gc, weakref, enum
+from eighties import aio
+variable = contextvars.ContextVar("variable")
+class Old:
+    def __init__(self): self.me = self
+class Colour(enum.Enum): RED = 1
+@dataclasses.dataclass
+class Point:
+    x: int = 0
+keep = Old()
+state.refs = getattr(state, "refs", []) + [weakref.ref(keep)]
+app.on_start(lambda: variable.set(Old()))
+aio.http_get("/alive", lambda fd, query, headers, body: fd.http_response(200, None, str(alive())))
+aio.add_protocol_handler("p", matches=b"P1", handle=lambda sock: sock.close())
+def alive():
+    state.refs = [ref for ref in state.refs if ref() is not None]
+    return len(state.refs)
+BULK = [str(number) for number in range(1000)]
+"""
+    write_program(tmp_path, 1, more=more)
+    server = start(serve)
+    for count in (50, 300):
+        for _ in range(count):
+            assert reload(server) == []
+        wait_until(lambda: server.get("/alive").text == "1", "one program is left")
+        wait_until(lambda: diary(tmp_path).count("stop 1 True") == len(diary(tmp_path)) // 2, "the last hook")
+        if count == 50:
+            before = memory(server.workers[0])
+    assert memory(server.workers[0]) - before < 2048

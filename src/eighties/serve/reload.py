@@ -166,6 +166,7 @@ class Reloader:
             pause = min(pause * 2, LONGEST_LOOK)
             if await self._stop_those(over=True):
                 pause = SHORTEST_LOOK
+                await asyncio.sleep(SHORTEST_LOOK)  # the loop lets go of the task in which the hooks ran
                 collect()
 
     async def _stop_those(self, over: bool) -> bool:

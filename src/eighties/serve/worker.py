@@ -15,7 +15,7 @@ import resource
 import signal
 import sys
 from contextvars import copy_context
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from .. import post
 from . import content, link, logs, modules, reload, watch
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .._engine import Engine, Request
     from ..app import App
     from .fresh import Own
+
+T = TypeVar("T")
 
 # on_init and on_message are called here.
 ENGINE_HOOKS = ("on_data", "on_close", "on_write", "on_accept")
@@ -176,7 +178,7 @@ def run_once(entry: Entry, settings: Settings) -> int:
         post.use(None)
 
 
-def run_through(loop: asyncio.AbstractEventLoop, serving: asyncio.Task[int]) -> int:
+def run_through(loop: asyncio.AbstractEventLoop, serving: asyncio.Task[T]) -> T:
     """Run the loop until the task is done, whatever other tasks do; returns the task's result.
 
     asyncio lets SystemExit and KeyboardInterrupt of any task end the loop, but no request may end a worker. The task
@@ -204,7 +206,7 @@ class Worker:
         )
         self.stop = asyncio.Event()
         # The task that runs the on_start hooks, while it does.
-        self.starting: asyncio.Task[int] | None = None
+        self.starting: asyncio.Task[None] | None = None
         self.care: content.Care | None = None
         self.watch: watch.Watch | None = None
         # As they were before the program was loaded.
@@ -224,7 +226,16 @@ class Worker:
             # Until here SIGTERM just ends the process, which has nothing to lose yet.
             program = self.load()
             self.loop.add_signal_handler(signal.SIGTERM, self.begin_to_stop)
-            return run_through(self.loop, self.loop.create_task(self.serve(program)))
+            self.engine = self.make_engine()
+            try:
+                # A task of its own: what the hooks set in its context is not to live longer than the program.
+                starting = self.start(program)
+                del program
+                run_through(self.loop, self.loop.create_task(starting))
+                run_through(self.loop, self.loop.create_task(self.serve()))
+            finally:
+                self.close_engine()
+            return run_through(self.loop, self.loop.create_task(self.end()))
         except asyncio.CancelledError:  # told to stop while starting
             return 0
         except LoadError as error:
@@ -238,22 +249,24 @@ class Worker:
             close_loop(self.loop)
             post.use(None)
 
-    async def serve(self, program: Program) -> int:
-        """From the first hook to the last."""
-        engine = self.engine = self.make_engine()
-        try:
-            await self.start(program, engine)
-            await self.stop.wait()
-            for each in (self.care, self.watch):
-                if each is not None:
-                    each.close()
-            await self.drain(engine)
-        finally:
-            if self.modules is not None:
-                self.modules.unload()
-            self.link.stop()  # on_message may use the engine
-            self.loop.remove_reader(engine.fileno())
-            engine.close()
+    async def serve(self) -> None:
+        """Until told to stop, and until what is under way has ended."""
+        await self.stop.wait()
+        for each in (self.care, self.watch):
+            if each is not None:
+                each.close()
+        await self.drain(self.engine)
+
+    def close_engine(self) -> None:
+        """Cut off what is left."""
+        if self.modules is not None:
+            self.modules.unload()
+        self.link.stop()  # on_message may use the engine
+        self.loop.remove_reader(self.engine.fileno())
+        self.engine.close()
+
+    async def end(self) -> int:
+        """The last hooks. Returns the exit code."""
         for _ in range(LAST_TURNS):  # what was cut off ends, before the hooks close what it uses
             await asyncio.sleep(0)
         await self.reloader.close()
@@ -303,8 +316,9 @@ class Worker:
             report=report,
         )
 
-    async def start(self, program: Program, engine: Engine) -> None:
+    async def start(self, program: Program) -> None:
         """Run the on_start hooks, which may use sockets and mail, then serve."""
+        engine = self.engine
         self.loop.add_reader(engine.fileno(), engine.poll)
         self.link.listen()
         # The hooks run in this task, not in one of their own: context variables they set are seen by handlers.
