@@ -32,7 +32,8 @@ LEVELS = ("debug", "info", "warning", "error")
 def load(settings: Settings, engine: Engine, program: Program, listeners: Sequence[int]) -> Modules:
     """Load what `settings` name. `listeners`: the worker's listening sockets. Raises LoadError."""
     modules = Modules(settings, engine, port_of(listeners))
-    modules.load(context_of(program))
+    if settings.modules:
+        modules.load(context_of(program))
     return modules
 
 
@@ -109,6 +110,8 @@ class Modules:
         Raises:
             LoadError: one could not be loaded. Those that were there are loaded again, for the program they had.
         """
+        if not self._modules:
+            return
         busy = [module.path for module in self._modules if module.native.busy]
         if busy:
             raise LoadError(f"{name_of(busy[0])}: a reload cannot be asked for from within a call into it: ask later")

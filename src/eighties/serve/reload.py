@@ -74,8 +74,7 @@ class Reloader:
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
         self.old: list[Served] = []
-        # Whether the last attempt failed; the watcher then looks at more files.
-        self.broken = False
+        self._broken = False
         self._orders: deque[tuple[bytes, int]] = deque()
         self._ready = False
         self._task: asyncio.Task[None] | None = None
@@ -90,6 +89,10 @@ class Reloader:
         """The program serves."""
         self._ready = True
         self._go_on()
+
+    def is_broken(self) -> bool:
+        """Whether the last attempt failed; the watcher then looks at more files."""
+        return self._broken
 
     def stop(self) -> None:
         """The worker stops: a load that is under way is given up."""
@@ -132,9 +135,9 @@ class Reloader:
         try:
             await self._swap()
         except BaseException:
-            self.broken = True
+            self._broken = True
             raise
-        self.broken = False
+        self._broken = False
 
     async def _swap(self) -> None:
         """Load, start, swap. Raises LoadError; then all is as it was."""

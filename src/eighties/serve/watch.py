@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .fresh import Own
 
     State = tuple[int, int, int]
+    States = dict[str, State]
 
 # Milliseconds without a further change after which a burst of saves is over. What an editor does to save a file takes
 # about one; more would be felt.
@@ -43,6 +44,7 @@ class Watch:
         root: gives the site's folder, which may be another after a reload.
         broken: whether the last load failed: then any source of the program may mend it, not only what is loaded.
         ask: gets PROGRAM or SITE.
+        seen: what `look` gave before the program was loaded.
     """
 
     def __init__(
@@ -51,14 +53,14 @@ class Watch:
         root: Callable[[], str | None],
         broken: Callable[[], bool],
         ask: Callable[[bytes], object],
+        seen: tuple[States, States],
     ) -> None:
         self._own = own
         self._root = root
         self._broken = broken
         self._ask = ask
         self._awake = asyncio.Event()
-        self._sources = self._look_at_sources()
-        self._pages = self._look_at_pages()
+        self._sources, self._pages = seen
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def close(self) -> None:
@@ -102,7 +104,7 @@ class Watch:
 
     def _look(self) -> None:
         """Compare, and ask."""
-        sources, pages = self._look_at_sources(), self._look_at_pages()
+        sources, pages = look(self._own.folder, self._root())
         before, self._sources = self._sources, sources
         pages_before, self._pages = self._pages, pages
         if any(before.get(path) != state for path, state in sources.items() if self._matters(path)) or any(
@@ -118,18 +120,15 @@ class Watch:
             return True
         return path in self._own.files() or path == os.path.join(self._own.folder, "main.py")
 
-    def _look_at_sources(self) -> dict[str, State]:
-        """Python files under the program's folder, and templates."""
-        root = self._root()
-        return {
-            path: state
-            for path, state in _states(self._own.folder)
-            if path.endswith(".py") or (f"{os.sep}{TEMPLATES}{os.sep}" in path and not _is_below(path, root))
-        }
 
-    def _look_at_pages(self) -> dict[str, State]:
-        root = self._root()
-        return {} if root is None else dict(_states(root))
+def look(folder: str, root: str | None) -> tuple[States, States]:
+    """The sources and templates of a program's folder, and the files of its site, as they are now."""
+    sources = {
+        path: state
+        for path, state in _states(folder)
+        if path.endswith(".py") or (f"{os.sep}{TEMPLATES}{os.sep}" in path and not _is_below(path, root))
+    }
+    return sources, {} if root is None else dict(_states(root))
 
 
 def _states(folder: str) -> Iterator[tuple[str, State]]:

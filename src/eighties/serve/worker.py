@@ -208,7 +208,10 @@ class Worker:
         # The task that runs the on_start hooks, while it does.
         self.starting: asyncio.Task[None] | None = None
         self.care: content.Care | None = None
+        # The first worker watches for all.
+        self.watches = self.settings.reload and orders.number == 0
         self.watch: watch.Watch | None = None
+        self.seen: tuple[watch.States, watch.States] = {}, {}
         # As they were before the program was loaded.
         self.path = list(sys.path)
         self.context = copy_context()
@@ -281,6 +284,8 @@ class Worker:
         if not again:
             self.own = own_of(entry)
             self.own.use()
+            if self.watches:
+                self.seen = watch.look(self.own.folder, entry.root and os.path.realpath(entry.root))
             return load_app(entry, self.settings, self.orders.session_key)
         old = self.served.program
         program = load_app(entry, self.settings, self.orders.session_key, old)
@@ -335,8 +340,8 @@ class Worker:
         self.listen(program, engine)
         self.take_care()
         self.reloader.begin()
-        if self.settings.reload and self.orders.number == 0:  # the others are told by it
-            self.watch = watch.Watch(self.own, self.site_root, lambda: self.reloader.broken, self.link.ask)
+        if self.watches:
+            self.watch = watch.Watch(self.own, self.site_root, self.reloader.is_broken, self.link.ask, self.seen)
 
     def site_root(self) -> str | None:
         """The folder of pages that is served now."""
