@@ -235,7 +235,7 @@ def test_a_start_that_takes_long_can_be_stopped(where: str, serve: Serve, tmp_pa
 # ---- stop ----
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_requests_under_way_are_answered(number: signal.Signals, workers: int, serve: Serve, tmp_path: Path) -> None:
     server = serve(PROGRAM, "-c", str(workers))
     server.wait_for_workers(workers)

@@ -454,3 +454,35 @@ BULK = [str(number) for number in range(1000)]
         if count == 50:
             before = memory(server.workers[0])
     assert memory(server.workers[0]) - before < 2048
+
+
+@pytest.mark.parametrize("nohup", [False, True])
+def test_a_terminal_that_hangs_up_is_no_order_to_reload(nohup: bool, tmp_path: Path) -> None:
+    write_program(tmp_path, 1)
+    master, slave = os.openpty()
+    # The parent is the leader of the terminal's session, so that closing the terminal reaches it.
+    launch = (
+        "import os, sys, signal; os.setsid(); os.close(os.open(sys.argv[1], os.O_RDWR));"
+        f"signal.signal(signal.SIGHUP, signal.SIG_IGN if {nohup} else signal.SIG_DFL);"
+        "os.execv(sys.executable, [sys.executable, '-m', 'eighties', 'program.py', '-p', '0'])"
+    )
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", launch, os.ttyname(slave)], cwd=tmp_path, stdin=subprocess.DEVNULL, stderr=log
+        )
+    try:
+        wait_until(lambda: '"listening"' in (tmp_path / "log").read_text(), "the server")
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: '"reloaded"' in (tmp_path / "log").read_text(), "a reload while the terminal is there")
+        os.close(slave)
+        os.close(master)
+        if nohup:
+            time.sleep(0.3)
+            process.send_signal(signal.SIGHUP)
+            wait_until(lambda: (tmp_path / "log").read_text().count('"reloaded"') == 2, "an order")
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+        assert (tmp_path / "log").read_text().count('"reloaded"') == 1 + nohup
+    finally:
+        process.kill()
+        process.wait()

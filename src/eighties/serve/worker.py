@@ -15,7 +15,7 @@ import resource
 import signal
 import sys
 from contextvars import copy_context
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import post
 from . import content, link, logs, modules, reload, watch
@@ -23,11 +23,11 @@ from .loader import Entry, EntryError, LoadError, Program, load, locate, own_of
 from .settings import EXIT_CANNOT_START, EXIT_ERROR, HOOK_TIME, ORDERS, Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from .._engine import Engine, Request
     from ..app import App
     from .fresh import Own
-
-T = TypeVar("T")
 
 # on_init and on_message are called here.
 ENGINE_HOOKS = ("on_data", "on_close", "on_write", "on_accept")
@@ -109,7 +109,7 @@ async def start_app(app: App, again: bool = False) -> None:
     """Run the on_start hooks; what they raise becomes a LoadError. `again`: another program is served meanwhile."""
     try:
         await app.startup(again)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise cannot_start("an on_start hook", error) from None
 
 
@@ -178,7 +178,7 @@ def run_once(entry: Entry, settings: Settings) -> int:
         post.use(None)
 
 
-def run_through(loop: asyncio.AbstractEventLoop, serving: asyncio.Task[T]) -> T:
+def run_through(loop: asyncio.AbstractEventLoop, serving: asyncio.Task[int]) -> int:
     """Run the loop until the task is done, whatever other tasks do; returns the task's result.
 
     asyncio lets SystemExit and KeyboardInterrupt of any task end the loop, but no request may end a worker. The task
@@ -188,7 +188,7 @@ def run_through(loop: asyncio.AbstractEventLoop, serving: asyncio.Task[T]) -> T:
         try:
             return loop.run_until_complete(serving)
         except (SystemExit, KeyboardInterrupt) as error:
-            if serving.done():
+            if serving.done() and (serving.cancelled() or serving.exception() is error):
                 raise
             logs.log("error", f"a task raised {type(error).__name__}, which ends nothing but the task")
 
@@ -230,15 +230,9 @@ class Worker:
             program = self.load()
             self.loop.add_signal_handler(signal.SIGTERM, self.begin_to_stop)
             self.engine = self.make_engine()
-            try:
-                # A task of its own: what the hooks set in its context is not to live longer than the program.
-                starting = self.start(program)
-                del program
-                run_through(self.loop, self.loop.create_task(starting))
-                run_through(self.loop, self.loop.create_task(self.serve()))
-            finally:
-                self.close_engine()
-            return run_through(self.loop, self.loop.create_task(self.end()))
+            serving = self.loop.create_task(self.serve(self.start(program)))
+            del program  # nothing may hold it longer than it is served
+            return run_through(self.loop, serving)
         except asyncio.CancelledError:  # told to stop while starting
             return 0
         except LoadError as error:
@@ -252,24 +246,24 @@ class Worker:
             close_loop(self.loop)
             post.use(None)
 
-    async def serve(self) -> None:
-        """Until told to stop, and until what is under way has ended."""
-        await self.stop.wait()
-        for each in (self.care, self.watch):
-            if each is not None:
-                each.close()
-        await self.drain(self.engine)
-
-    def close_engine(self) -> None:
-        """Cut off what is left."""
-        if self.modules is not None:
-            self.modules.unload()
-        self.link.stop()  # on_message may use the engine
-        self.loop.remove_reader(self.engine.fileno())
-        self.engine.close()
-
-    async def end(self) -> int:
-        """The last hooks. Returns the exit code."""
+    async def serve(self, start: Coroutine[Any, Any, None]) -> int:
+        """From the first hook to the last."""
+        engine = self.engine
+        try:
+            # A task of its own: what the hooks set in its context is not to live longer than the program.
+            self.starting = self.loop.create_task(start)
+            await self.starting
+            await self.stop.wait()
+            for each in (self.care, self.watch):
+                if each is not None:
+                    each.close()
+            await self.drain(engine)
+        finally:
+            if self.modules is not None:
+                self.modules.unload()
+            self.link.stop()  # on_message may use the engine
+            self.loop.remove_reader(engine.fileno())
+            engine.close()
         for _ in range(LAST_TURNS):  # what was cut off ends, before the hooks close what it uses
             await asyncio.sleep(0)
         await self.reloader.close()
@@ -327,7 +321,6 @@ class Worker:
         self.loop.add_reader(engine.fileno(), engine.poll)
         self.link.listen()
         # The hooks run in this task, not in one of their own: context variables they set are seen by handlers.
-        self.starting = asyncio.current_task()
         link.Loading()
         await start_app(program.app)
         self.starting = None
