@@ -137,3 +137,22 @@ def test_what_is_a_programs_own(tmp_path: Path) -> None:
     assert Own(installed).has(pytest.__file__)
     assert is_foreign(".idea")
     assert [is_temporary(name) for name in ("a.py", "a.py~", ".a.swp", "4913")] == [False, True, True, True]
+
+
+def test_a_site_that_is_away_for_a_while(serve: Serve, tmp_path: Path) -> None:
+    root = write_site(tmp_path, {"a.html": "<?py | one ?>"}) / "public_html"
+    server = serve(".", "--reload")
+    root.rename(tmp_path / "away")
+    wait_until(lambda: server.get("/a").status == 404, "it is gone")
+    begun = cpu_time(server.workers[0])
+    time.sleep(1)
+    assert cpu_time(server.workers[0]) - begun < 0.3
+    (tmp_path / "away").rename(root)
+    (root / "a.html").write_text("<?py | two ?>")
+    becomes(server, "/a", "two")
+
+
+def cpu_time(pid: int) -> float:
+    """Seconds that a process has computed."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -210,6 +210,7 @@ class Worker:
         self.care: content.Care | None = None
         # The first worker watches for all.
         self.watches = self.settings.reload and orders.number == 0
+        self.natives = self.settings.modules.split(",") if self.settings.modules else []
         self.watch: watch.Watch | None = None
         self.seen: tuple[watch.States, watch.States] = {}, {}
         # As they were before the program was loaded.
@@ -279,7 +280,7 @@ class Worker:
             self.own = own_of(entry)
             self.own.use()
             if self.watches:
-                self.seen = watch.look(self.own.folder, entry.root and os.path.realpath(entry.root))
+                self.seen = watch.look(self.own.folder, entry.root and os.path.realpath(entry.root), self.natives)
             return load_app(entry, self.settings, self.orders.session_key)
         old = self.served.program
         program = load_app(entry, self.settings, self.orders.session_key, old)
@@ -334,7 +335,8 @@ class Worker:
         self.take_care()
         self.reloader.begin()
         if self.watches:
-            self.watch = watch.Watch(self.own, self.site_root, self.reloader.is_broken, self.link.ask, self.seen)
+            broken, ask = self.reloader.is_broken, self.link.ask
+            self.watch = watch.Watch(self.own, self.site_root, broken, ask, self.seen, self.natives)
 
     def site_root(self) -> str | None:
         """The folder of pages that is served now."""
