@@ -229,8 +229,9 @@ class Worker:
             post.use(post.Post(self.orders.number, self.settings.workers, self.settings.node, self.link))
             # Until here SIGTERM just ends the process, which has nothing to lose yet.
             program = self.load()
+            # A loop may lose a signal that comes before it runs.
+            signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
             self.loop.add_signal_handler(signal.SIGTERM, self.begin_to_stop)
-            self.engine = self.make_engine()
             serving = self.loop.create_task(self.serve(self.start(program)))
             del program  # nothing may hold it longer than it is served
             return run_through(self.loop, serving)
@@ -249,7 +250,8 @@ class Worker:
 
     async def serve(self, start: Coroutine[Any, Any, None]) -> int:
         """From the first hook to the last."""
-        engine = self.engine
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
+        engine = self.engine = self.make_engine()
         try:
             # A task of its own: what the hooks set in its context is not to live longer than the program.
             self.starting = self.loop.create_task(start)
