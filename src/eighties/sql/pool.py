@@ -1,0 +1,245 @@
+"""The connections of one worker to one database: bounded, made when first wanted, handed out first come, first served.
+
+A pool owns its links; who takes one puts it back whatever happens, and a link that cannot be used again is closed then.
+It belongs to one loop. `Client` is its only caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+from .errors import ClientClosed, PoolTimeout
+
+CLOSING_TIMEOUT = 5.0
+"""Seconds that `close` waits for queries under way; a worker has 10 s to stop (DESIGN §5)."""
+
+Row = tuple[Any, ...]
+
+
+class Result:
+    """What a statement gave.
+
+    Attributes:
+        affected_rows: rows that were written, or that an UPDATE found, changed by it or not.
+        last_insert_id: the id that an INSERT made, of several rows MySQL's first and SQLite's last; 0 if it made none.
+        rows: tuples, if it gave any.
+    """
+
+    __slots__ = ("affected_rows", "description", "last_insert_id", "rows")
+
+    def __init__(
+        self,
+        affected_rows: int,
+        last_insert_id: int = 0,
+        rows: Sequence[Row] = (),
+        description: Sequence[Sequence[Any]] = (),
+    ) -> None:
+        """`description` is the driver's: of each column the name comes first."""
+        self.affected_rows = affected_rows
+        self.last_insert_id = last_insert_id
+        self.rows = rows
+        self.description = description
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns."""
+        return tuple([column[0] for column in self.description])
+
+    def __repr__(self) -> str:
+        return (
+            f"Result(affected_rows={self.affected_rows}, last_insert_id={self.last_insert_id}, rows={len(self.rows)})"
+        )
+
+
+class Link(Protocol):
+    """One connection. Its owner uses it for one thing at a time."""
+
+    def usable(self) -> bool:
+        """Whether it can be put back: nothing is left of what was done with it. Costs next to nothing."""
+
+    def fresh(self) -> bool:
+        """Whether it is still connected after a time of idleness. Asks the system, not the server."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether the database says so, when it was last heard."""
+
+    async def run(self, sql: str, args: Sequence[object]) -> Result:
+        """One statement, in the driver's text. Raises the errors of errors.py, and nothing else but cancellation."""
+
+    def stream(self, sql: str, args: Sequence[object]) -> AsyncGenerator[tuple[Sequence[Row], Sequence[str]], None]:
+        """The rows of one, in parts, and their columns. Left early, the link may be of no more use."""
+
+    async def refresh(self) -> None:
+        """Learn whether a transaction is open, after an error."""
+
+    def reset(self) -> None:
+        """Have no transaction open, whatever it does: roll it back without waiting, or drop the link."""
+
+    def drop(self) -> None:
+        """Close it at once, whatever it does."""
+
+    async def close(self) -> None:
+        """Close it well. Idle ones only."""
+
+
+L = TypeVar("L", bound=Link)
+
+
+class Pool(Generic[L]):
+    """`take` or `acquire` a link, and `put` it back."""
+
+    def __init__(self, connect: Callable[[], Awaitable[L]], size: int, timeout: float, name: str) -> None:
+        """
+        Arguments:
+            connect: makes a link; bounds the time it takes itself.
+            size: the most there may be at once.
+            timeout: seconds to wait for one that is in use.
+            name: of the database, for errors.
+        """
+        self.size = size
+        self.closed = False
+        self._connect = connect
+        self._timeout = timeout
+        self._name = name
+        self._links: set[L] = set()
+        self._idle: list[L] = []  # the last one used is taken first: what is not needed stays idle
+        self._places = size  # how many more may be made; not 0 only while nobody waits
+        self._waiting: OrderedDict[asyncio.Future[L | None], None] = OrderedDict()
+        self._empty: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        busy = len(self._links) - len(self._idle)
+        return f"<Pool of {self._name}: {busy} of {self.size} in use, {len(self._waiting)} waiting>"
+
+    def take(self) -> L | None:
+        """An idle link if there is one: those that were lost while idle are thrown away."""
+        idle = self._idle
+        while idle:
+            link = idle.pop()
+            if link.fresh():
+                return link
+            self._lose(link)
+        return None
+
+    async def acquire(self) -> L:
+        """A link: an idle one, a new one, or the next that is put back.
+
+        Raises:
+            ServerDown, PoolTimeout, ClientClosed
+        """
+        if self.closed:
+            raise ClientClosed(f"{self._name}: the client is closed")
+        link = self.take()
+        if link is not None:
+            return link
+        if self._places > 0:
+            self._places -= 1
+            return await self._open()
+        link = await self._wait()
+        return await self._open() if link is None else link
+
+    def put(self, link: L) -> None:
+        """Give a link back. The one who waits longest gets it."""
+        if self.closed or not link.usable():
+            self._lose(link)
+            return
+        waiter = self._next()
+        if waiter is None:
+            self._idle.append(link)
+        else:
+            waiter.set_result(link)
+
+    async def close(self, timeout: float = CLOSING_TIMEOUT) -> None:
+        """Refuse whoever waits, close what is idle, let queries under way end within `timeout` seconds."""
+        self.closed = True
+        while (waiter := self._next()) is not None:
+            waiter.set_exception(ClientClosed(f"{self._name}: the client was closed"))
+        idle, self._idle = self._idle, []
+        for link in idle:
+            self._links.discard(link)
+        try:
+            if idle:
+                await asyncio.wait([asyncio.ensure_future(link.close()) for link in idle], timeout=CLOSING_TIMEOUT)
+            if self._links and timeout > 0:
+                self._empty = asyncio.get_running_loop().create_future()
+                await asyncio.wait([self._empty], timeout=timeout)
+        finally:
+            for link in idle:
+                link.drop()
+            self.drop()
+
+    def drop(self) -> None:
+        """Close everything at once."""
+        self.closed = True
+        links, self._links, self._idle = self._links, set(), []
+        for link in links:
+            link.drop()
+
+    async def _open(self) -> L:
+        """A new link, in the place that the caller holds."""
+        try:
+            link = await self._connect()
+        except BaseException:
+            self._leave()
+            raise
+        self._links.add(link)
+        if self.closed:
+            self._lose(link)
+            raise ClientClosed(f"{self._name}: the client was closed")
+        return link
+
+    async def _wait(self) -> L | None:
+        """Wait for a link, or for a place to make one in (None)."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[L | None] = loop.create_future()
+        self._waiting[future] = None
+        timer = loop.call_later(self._timeout, self._expire, future)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:  # ours, and not wanted any more
+                link = future.result()
+                if link is None:
+                    self._leave()
+                else:
+                    self.put(link)
+            raise
+        finally:
+            timer.cancel()
+            self._waiting.pop(future, None)
+
+    def _expire(self, future: asyncio.Future[L | None]) -> None:
+        if not future.done():
+            message = (
+                f"{self._name}: all connections of the pool (pool={self.size}) were in use for {self._timeout:g} s"
+            )
+            future.set_exception(PoolTimeout(message))
+
+    def _next(self) -> asyncio.Future[L | None] | None:
+        """Who waits longest."""
+        while self._waiting:
+            future, _ = self._waiting.popitem(last=False)
+            if not future.done():
+                return future
+        return None
+
+    def _lose(self, link: L) -> None:
+        """A link that is of no more use."""
+        link.drop()
+        if link in self._links:
+            self._links.discard(link)
+            self._leave()
+
+    def _leave(self) -> None:
+        """Its place is free for the next."""
+        waiter = None if self.closed else self._next()
+        if waiter is None:
+            self._places += 1
+        else:
+            waiter.set_result(None)
+        if self._empty is not None and not self._links and not self._empty.done():
+            self._empty.set_result(None)
