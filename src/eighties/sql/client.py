@@ -55,8 +55,8 @@ class Client:
     """A database. Use `connect(url)`, `MySQL` or `SQLite`.
 
     Methods that a program calls give promises; `%s` or `%d` in their queries stand for the arguments, which travel
-    beside the text and are never pasted into it. They may be str, int, float, bool, None, bytes, Decimal, UUID, an Enum (its
-    value), dates and times, and dict or list (as JSON); moments with a time zone are stored in UTC. Promises are
+    beside the text and are never pasted into it. They may be str, int, float, bool, None, bytes, Decimal, UUID, an Enum
+    (its value), dates and times, and dict or list (as JSON); moments with a time zone are stored in UTC. Promises are
     rejected with a DatabaseError, with MarkerError where the query and its arguments do not fit, and with TypeError or
     ValueError for an argument that is of no use.
     """

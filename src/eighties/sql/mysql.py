@@ -1,0 +1,490 @@
+"""MySQL and MariaDB, through asyncmy: queries with arguments are prepared statements, so the arguments are never text.
+
+Each link keeps its prepared statements. A link whose stream may be out of step (a query cancelled, an answer that makes
+no sense, rows left unread) is closed, not put back: nobody ever gets another's rows. `Client` owns the links' pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import select
+import socket
+import struct
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+from decimal import Decimal
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from asyncmy import errors as driver
+from asyncmy.constants import CLIENT, FIELD_TYPE
+from asyncmy.cursors import SSCursor
+from asyncmy.protocol import pack_binary_params
+
+from ..promise import Promise, promise_of
+from .arguments import for_mysql, for_sqlite
+from .client import TIMEOUT, Client
+from .errors import ConnectionLost, DatabaseError, Duplicate, QueryError, ServerDown
+from .pool import Pool, Result, Row
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    class _Answer(Protocol):
+        """asyncmy's MySQLResult."""
+
+        affected_rows: int
+        insert_id: int
+        rows: tuple[Row, ...] | None
+        description: tuple[tuple[Any, ...], ...]
+        has_next: int
+
+    class _Prepared(Protocol):
+        """asyncmy's PreparedStatement."""
+
+        parameter_count: int
+
+        async def execute(self, args: tuple[Any, ...]) -> _Answer: ...
+        async def close(self) -> None: ...
+
+    class _State(Protocol):
+        """What it holds of a stream: `buffer[pos:length]` was received and not yet read."""
+
+        length: int
+        pos: int
+
+    class Connection:
+        """asyncmy's, whose own stubs leave out most of this."""
+
+        server_capabilities: int
+        server_status: int
+        _client_flag: int
+        _proto: _State
+        _result: _Answer
+        _ssl_context: SSLContext | None
+        _stream_broken: bool
+        _transport: asyncio.Transport | None
+
+        def __init__(self, **options: Any) -> None: ...
+        async def connect(self) -> object: ...
+        async def query(self, sql: str) -> int: ...
+        async def next_result(self) -> int: ...
+        async def prepare(self, sql: str) -> _Prepared: ...
+        async def ensure_closed(self) -> None: ...
+        async def _get_server_information(self) -> None: ...
+        def close(self) -> None: ...
+        def cursor(self, cursor: type[SSCursor]) -> SSCursor: ...
+        def escape(self, value: str) -> str: ...
+else:
+    from asyncmy.connection import Connection
+
+POOL = 8
+"""Connections of a worker: with 4 workers and 3 machines 96 of the 151 that a server allows unless it is told more."""
+STATEMENTS = 128
+"""Prepared statements of a link; with a pool of 8 and 4 workers a quarter of the server's 16,382."""
+PART = 256
+"""Rows of a stream that are handed on at once."""
+KEEPALIVE = 60
+"""Seconds of silence until the system asks the server's for a sign; after 6 questions, 10 s apart, it is gone."""
+UNSENT_TIMEOUT = 30
+"""Seconds until the system gives up what the server's does not confirm."""
+
+_IN_TRANSACTION = 1
+_NO_BACKSLASH_ESCAPES = 512
+_DUPLICATES = (1022, 1062, 1586)
+_UNPREPARABLE = (1295, 1461)  # there is no such prepared statement; there are too many on the server
+_STALE = (1243, 1615)  # a prepared statement that the server has no more, or that must be made again
+# The server's last words on a connection: shutting down, killed, idle for too long, network errors as it saw them.
+_FAREWELLS = frozenset({1053, 1077, 1079, 1080, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 3169, 4031})
+_DATES = (FIELD_TYPE.TIMESTAMP, FIELD_TYPE.DATETIME, FIELD_TYPE.DATE, FIELD_TYPE.NEWDATE)
+
+
+class MySQL(Client):
+    """A database on a server of MySQL or MariaDB.
+
+    Sessions are in utf8mb4 and commit each statement; time zone and sql_mode are the server's, but for
+    NO_BACKSLASH_ESCAPES, which is taken out. LOAD DATA LOCAL and several statements in one query are off. What a
+    program sets in a session (variables, temporary tables, locks) stays with a connection that others get next.
+    """
+
+    dialect = "mysql"
+
+    def __init__(
+        self,
+        username: str = "",
+        password: str = "",
+        db_name: str = "",
+        host: str = "127.0.0.1",
+        port: int = 3306,
+        pool: int = POOL,
+        timeout: float = TIMEOUT,
+        ssl: str | bool | SSLContext | None = None,
+        socket: str | None = None,
+    ) -> None:
+        """
+        Arguments:
+            username, password, db_name: whose it is, and which.
+            host, port: where the server is; socket: the path of its unix socket instead.
+            pool: connections at once.
+            timeout: seconds to connect, and to wait for a connection of the pool.
+            ssl: None: TLS if the server offers it, and its certificate is not looked at. "on" or True: TLS, with a
+                certificate that the system trusts and that is for `host`. A path: with one that the authorities of that
+                file have signed. "unverified": TLS. "off" or False: none. Or a context of your own.
+        Raises:
+            ValueError: `pool`, `timeout` or `ssl` are none of these.
+        """
+        super().__init__(_name(username, db_name, host, port, socket), pool, timeout)
+        _tls(ssl, check=True)
+        self._where: dict[str, Any] = {"host": host, "port": port, "unix_socket": socket}
+        self._who: dict[str, Any] = {
+            "user": username or None,
+            "password": password.encode(),
+            "database": db_name or None,
+        }
+        self._ssl = ssl
+
+    def connect(
+        self,
+        username: str,
+        password: str,
+        db_name: str,
+        host: str = "127.0.0.1",
+        port: int = 3306,
+        pool: int = POOL,
+    ) -> Promise:
+        """Use that database, and see whether it can be reached: a promise of the client."""
+        self._name = _name(username, db_name, host, port, None)
+        self._where = {"host": host, "port": port, "unix_socket": None}
+        self._who = {"user": username or None, "password": password.encode(), "database": db_name or None}
+        self._size = pool
+        return promise_of(self._reconfigured())
+
+    def _make_pools(self) -> list[Pool[Any]]:
+        context, required = _tls(self._ssl, check=False)
+        options = {**self._where, **self._who, "ssl": context, "autocommit": True, "connect_timeout": self._timeout}
+        if options["unix_socket"] and not required:
+            options["ssl"] = None
+        pool = Pool(
+            partial(_connect, options, required, self._timeout, self._name), self._size, self._timeout, self._name
+        )
+        return [pool, pool]
+
+    async def _escape(self, text: str) -> str:
+        return text.translate(_ESCAPES)
+
+
+_ESCAPES = str.maketrans({"\0": "\\0", "\n": "\\n", "\r": "\\r", "\x1a": "\\Z", '"': '\\"', "'": "\\'", "\\": "\\\\"})
+
+
+def _name(username: str, db_name: str, host: str, port: int, path: str | None) -> str:
+    """What errors call the database. The password is not in it."""
+    return f"{username}@{path or f'{host}:{port}'}/{db_name}"
+
+
+def _tls(option: str | bool | SSLContext | None, check: bool) -> tuple[SSLContext | None, bool]:
+    """The context, and whether there must be TLS. With `check` only whether the option is one."""
+    if option is False or option in ("off", "false", "0", "no"):
+        return None, False
+    trusted = option is True or option in ("on", "true", "1", "yes")
+    if option == "":
+        raise ValueError("ssl: on, off, unverified, or the path of a file of certificates")
+    if check:
+        return None, False
+    import ssl
+
+    if isinstance(option, ssl.SSLContext):
+        return option, True
+    if option is None or option == "unverified":
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context, option is not None
+    return ssl.create_default_context(cafile=None if trusted else str(option)), True
+
+
+# ---- connecting ----
+
+
+class _Connection(Connection):
+    """The driver's, that asks for no more than we want, and for TLS only of servers that have it."""
+
+    tls_required = False
+
+    async def _get_server_information(self) -> None:
+        await super()._get_server_information()
+        self._client_flag = (self._client_flag | CLIENT.FOUND_ROWS) & ~CLIENT.MULTI_STATEMENTS & ~CLIENT.LOCAL_FILES
+        if self._ssl_context is not None and not self.server_capabilities & CLIENT.SSL:
+            if self.tls_required:
+                raise driver.OperationalError(2026, "TLS is required, and the server has none")
+            self._ssl_context = None
+            self._client_flag &= ~CLIENT.SSL
+
+
+async def _connect(options: dict[str, Any], tls_required: bool, timeout: float, name: str) -> _Link:
+    connection = _Connection(**options)
+    connection.tls_required = tls_required
+    try:
+        async with asyncio.timeout(timeout):
+            await connection.connect()
+            if connection.server_status & _NO_BACKSLASH_ESCAPES:
+                await connection.query("SET SESSION sql_mode = REPLACE(@@sql_mode, 'NO_BACKSLASH_ESCAPES', '')")
+        return _Link(connection)
+    except TimeoutError as error:
+        _abort(connection)
+        raise ServerDown(f"{name}: no connection within {timeout:g} s") from error
+    except driver.MySQLError as error:
+        _abort(connection)
+        raise ServerDown(f"{name}: {_message(error)}") from error
+    except Exception as error:  # noqa: BLE001 the driver stumbles in many ways over what is no server of MySQL
+        _abort(connection)
+        raise ServerDown(
+            f"{name}: that is no server of MySQL, or TLS failed ({type(error).__name__}: {error})"
+        ) from error
+    except BaseException:
+        _abort(connection)
+        raise
+
+
+def _abort(connection: Connection) -> None:
+    if connection._transport is not None:
+        connection._transport.abort()
+    connection.close()
+
+
+def _message(error: BaseException) -> str:
+    return str(error.args[-1]) if error.args else type(error).__name__
+
+
+# ---- links ----
+
+
+class _Statement:
+    """A prepared statement, and what is known of its columns since it was first executed."""
+
+    __slots__ = ("floats", "known", "statement")
+
+    def __init__(self, statement: _Prepared) -> None:
+        self.statement = statement
+        self.known: object = None  # the description that `floats` was made from
+        self.floats: tuple[int, ...] = ()
+
+
+class _Link:
+    """A connection. (A `Link` of pool.py.)"""
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+        self._statements: OrderedDict[str, _Statement] = OrderedDict()
+        self._whole = True
+        transport = cast(asyncio.Transport, connection._transport)
+        sock: socket.socket = transport.get_extra_info("socket")
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            _watch(sock)
+        self._poll = select.poll()
+        self._poll.register(sock.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+
+    def usable(self) -> bool:
+        return self._whole and not self._connection.server_status & _IN_TRANSACTION
+
+    def fresh(self) -> bool:
+        connection = self._connection
+        state = connection._proto
+        # Bytes that nobody asked for are the end of the stream, or the server's last words.
+        return not (connection._stream_broken or state.length != state.pos or self._poll.poll(0))
+
+    @property
+    def in_transaction(self) -> bool:
+        return bool(self._connection.server_status & _IN_TRANSACTION)
+
+    async def run(self, sql: str, args: Sequence[object]) -> Result:
+        if not args:
+            return await self._text(sql, ())
+        values = for_mysql(args)
+        kept = self._statements.get(sql)
+        try:
+            if kept is None:
+                return await self._first(sql, values)
+            self._statements.move_to_end(sql)
+            result = await kept.statement.execute(values)
+        except BaseException as error:  # noqa: BLE001
+            if isinstance(error, driver.MySQLError) and error.args[:1] and error.args[0] in _STALE:
+                self._statements.pop(sql, None)
+                return await self._text(sql, values)
+            raise self._failure(error, sql, values) from error
+        rows: Sequence[Row] | None = result.rows
+        if rows is None:
+            return Result(result.affected_rows, result.insert_id)
+        if kept.known is not result.description:
+            kept.known = result.description
+            kept.floats = _columns(result.description, (FIELD_TYPE.FLOAT,))
+        if kept.floats:
+            rows = [_repaired(row, kept.floats, _shortest) for row in rows]
+        return Result(result.affected_rows, result.insert_id, rows, result.description)
+
+    async def _first(self, sql: str, values: tuple[Any, ...]) -> Result:
+        """Prepare, keep and execute."""
+        try:
+            statement = await self._connection.prepare(_question_marks(sql))
+        except driver.MySQLError as error:
+            if error.args[0] in _UNPREPARABLE:
+                return await self._text(sql, values)
+            raise
+        if statement.parameter_count != len(values):
+            await statement.close()
+            raise QueryError(f"the query has {statement.parameter_count} markers, but {len(values)} arguments", sql)
+        self._statements[sql] = _Statement(statement)
+        if len(self._statements) > STATEMENTS:
+            _, oldest = self._statements.popitem(last=False)
+            await oldest.statement.close()
+        return await self.run(sql, values)
+
+    async def _text(self, sql: str, values: tuple[Any, ...]) -> Result:
+        """A statement as text: without arguments, or such as the server does not prepare."""
+        connection = self._connection
+        try:
+            await connection.query(self._filled(sql, values))
+            result = connection._result
+            while connection._result.has_next:  # of a procedure: its first rows count
+                await connection.next_result()
+        except BaseException as error:  # noqa: BLE001
+            raise self._failure(error, sql, values) from error
+        rows: Sequence[Row] | None = result.rows
+        if rows is None:
+            return Result(result.affected_rows, result.insert_id)
+        dates = _columns(result.description, _DATES)
+        if dates:
+            rows = [_repaired(row, dates, _no_text) for row in rows]
+        return Result(result.affected_rows, result.insert_id, rows, result.description)
+
+    def _filled(self, sql: str, values: tuple[Any, ...]) -> str:
+        """A query with its arguments as literals."""
+        if "%" not in sql:
+            return sql
+        try:
+            return sql % tuple([self._literal(value) for value in values])
+        except (TypeError, ValueError):
+            raise QueryError(f"markers and {len(values)} arguments do not fit", sql) from None
+
+    def _literal(self, value: Any) -> str:
+        if value is None:
+            return "NULL"
+        if isinstance(value, Decimal):
+            return format(value, "f")
+        (plain,) = for_sqlite((value,))
+        if isinstance(plain, bytes):
+            return f"X'{plain.hex()}'"
+        if isinstance(plain, str):
+            return self._connection.escape(plain)
+        return repr(float(plain)) if isinstance(plain, float) else str(int(plain))
+
+    async def stream(
+        self, sql: str, args: Sequence[object]
+    ) -> AsyncGenerator[tuple[Sequence[Row], Sequence[str]], None]:
+        values = for_mysql(args)
+        whole, self._whole = self._whole, False  # until the end was read
+        try:
+            cursor = self._connection.cursor(SSCursor)
+            await cursor.execute(self._filled(sql, values))
+            description = cast("Sequence[Sequence[Any]]", cursor.description or ())
+            names = [column[0] for column in description]
+            dates = _columns(description, _DATES)
+            while description and (rows := cast("list[Row]", await cursor.fetchmany(PART))):
+                yield [_repaired(row, dates, _no_text) for row in rows] if dates else rows, names
+            while await cursor.nextset():
+                pass
+            self._whole = whole
+        except GeneratorExit:
+            self.drop()
+            raise
+        except BaseException as error:  # noqa: BLE001
+            self._whole = whole
+            raise self._failure(error, sql, values) from error
+        finally:
+            if not self._whole:
+                self.drop()
+
+    def _failure(self, error: BaseException, sql: str, values: tuple[Any, ...]) -> BaseException:
+        """What is raised for an error of the driver's. The link is closed unless it is in step with the server."""
+        if isinstance(error, DatabaseError):
+            return error
+        code = error.args[0] if isinstance(error, driver.MySQLError) and len(error.args) > 1 else None
+        if isinstance(code, int) and 1000 <= code and not 2000 <= code < 3000 and code not in _FAREWELLS:
+            return (Duplicate if code in _DUPLICATES else QueryError)(_message(error), sql, code)
+        if isinstance(error, ValueError):  # of an argument before it was sent, or of the answer
+            try:
+                pack_binary_params(values, "utf8")
+            except ValueError:
+                return ValueError(str(error))
+        self.drop()
+        if not isinstance(error, Exception):
+            return error
+        if isinstance(error, driver.MySQLError):
+            return ConnectionLost(f"the connection was lost in a query: {_message(error)}")
+        return ConnectionLost(f"the server's answer makes no sense ({type(error).__name__}: {error})")
+
+    async def refresh(self) -> None:
+        await self._text("DO 0", ())
+
+    def reset(self) -> None:
+        self.drop()
+
+    def drop(self) -> None:
+        self._whole = False
+        self._statements.clear()
+        _abort(self._connection)
+
+    async def close(self) -> None:
+        self._whole = False
+        with suppress(Exception):
+            await self._connection.ensure_closed()
+
+
+def _watch(sock: socket.socket) -> None:
+    """Have the system notice a server that goes without a word."""
+    for option, value in (("TCP_KEEPIDLE", KEEPALIVE), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6)):
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNSENT_TIMEOUT * 1000)
+
+
+@lru_cache(1024)
+def _question_marks(sql: str) -> str:
+    """The server's own markers for the driver's."""
+    if re.sub("%%|%s", "", sql).find("%") >= 0:
+        raise QueryError("a percent sign is written %% beside arguments", sql)
+    return re.sub("%(.)", lambda match: "?" if match[1] == "s" else "%", sql)
+
+
+# ---- values: a row must not tell whether its query had arguments ----
+
+
+def _columns(description: Sequence[Sequence[Any]], kinds: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple([index for index, column in enumerate(description) if column[1] in kinds])
+
+
+def _repaired(row: Row, columns: tuple[int, ...], repair: Any) -> Row:
+    values = list(row)
+    for index in columns:
+        values[index] = repair(values[index])
+    return tuple(values)
+
+
+def _no_text(value: Any) -> Any:
+    """Dates that are none, such as 0000-00-00, come as text in the text protocol, and as None in the binary one."""
+    return None if isinstance(value, str) else value
+
+
+def _shortest(value: Any) -> Any:
+    """The shortest number that is the same FLOAT: 0.1, where the nearest double is 0.10000000149011612."""
+    if value is None:
+        return None
+    wanted = struct.pack("f", value)
+    for digits in (6, 7, 8):
+        short = float(f"{value:.{digits}g}")
+        with suppress(OverflowError):
+            if struct.pack("f", short) == wanted:
+                return short
+    return value
