@@ -2,7 +2,8 @@
 
 `entity.py` takes a Kind for every field, `statements.py` asks it for binders and readers once per statement. A binder
 is called with every argument and refuses what is of another type: MySQL would compare the text "abc" with the number 0
-and find them equal. A reader is None where the driver gives the right object already. Neither ever sees None.
+and find them equal. What drivers cannot take the client writes in their way (`arguments.py`). A reader is None where
+the driver gives the right object already. Neither ever sees None.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from sqlalchemy.engine import Dialect
 Convert = Callable[[Any], Any]
 
 DIALECTS: dict[str, Dialect] = {
-    "mysql": mysql.dialect(paramstyle="format"),
-    "sqlite": sqlite.dialect(paramstyle="qmark"),
+    "mysql": mysql.dialect(paramstyle="named"),
+    "sqlite": sqlite.dialect(paramstyle="named"),
 }
-"""By a client's `dialect`: how SQLAlchemy writes SQL, with the driver's own markers."""
+"""By a client's `dialect`: how SQLAlchemy writes SQL. `statements.py` puts the driver's markers for the names."""
 
 MAX_INT = 2**63 - 1
 """Integers are BIGINT in MySQL and INTEGER in SQLite: 64 bits, signed."""
@@ -75,9 +76,8 @@ class Kind(NamedTuple):
 
     python: type
     sql: sa.types.TypeEngine[Any]
-    check: Convert  # a value of a program → of exactly this type; raises TypeError or ValueError
-    to_db: dict[str, Convert] = {}  # by dialect, after check
-    from_db: dict[str, Convert] = {}
+    check: Convert  # a value of a program → one that a client takes for this type; raises TypeError or ValueError
+    from_db: dict[str, Convert] = {}  # by dialect
     length: int | None = None
     ordered: bool = True
 
@@ -87,11 +87,8 @@ class Kind(NamedTuple):
         return self.python is str
 
     def binder(self, dialect: Dialect) -> Convert:
-        """The function that makes a driver's value of a program's."""
-        check, convert = self.check, self.to_db.get(dialect.name)
-        if convert is None:
-            return check
-        return lambda value: convert(check(value))
+        """The function that makes a client's value of a program's."""
+        return self.check
 
     def reader(self, dialect: Dialect) -> Convert | None:
         """The function that makes a program's value of a driver's; None: it is one."""
@@ -218,14 +215,6 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def _text_of(value: datetime | date) -> str:
-    return value.isoformat()
-
-
-def _text_of_datetime(value: datetime) -> str:
-    return value.isoformat(" ")  # SQLite's own form, and what sorts: a fraction only where there is one
-
-
 def _time_of(value: Any) -> Any:
     """MySQL's TIME is a span of time; one of a day is a time of day."""
     return (datetime.min + value).time() if isinstance(value, timedelta) else value
@@ -254,7 +243,7 @@ def _both(convert: Convert) -> dict[str, Convert]:
 
 def _numeric(digits: int, places: int) -> Kind:
     # SQLite has no decimals: it keeps 15 digits exactly, and compares as numbers.
-    return Kind(Decimal, sa.Numeric(digits, places), _decimal, _sqlite(str), _sqlite(_fixed(places)))
+    return Kind(Decimal, sa.Numeric(digits, places), _decimal, _sqlite(_fixed(places)))
 
 
 def varchar(length: int) -> Kind:
@@ -272,19 +261,17 @@ KINDS: dict[type, Kind] = {
         datetime,
         sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql"),
         _datetime,
-        _sqlite(_text_of_datetime),
         _sqlite(datetime.fromisoformat),
     ),
-    date: Kind(date, sa.Date(), _date, _sqlite(_text_of), _sqlite(date.fromisoformat)),
+    date: Kind(date, sa.Date(), _date, _sqlite(date.fromisoformat)),
     time: Kind(
         time,
         sa.Time().with_variant(mysql.TIME(fsp=6), "mysql"),
         _time,
-        _sqlite(time.isoformat),
         {"sqlite": time.fromisoformat, "mysql": _time_of},
     ),
     Decimal: _numeric(DECIMAL_DIGITS, DECIMAL_PLACES),
-    UUID: Kind(UUID, sa.CHAR(36), _uuid, _both(str), _both(UUID)),
+    UUID: Kind(UUID, sa.CHAR(36), _uuid, _both(UUID)),
     dict: Kind(dict, sa.JSON(), _json, from_db=_both(json.loads), ordered=False),
     list: Kind(list, sa.JSON(), _json, from_db=_both(json.loads), ordered=False),
 }

@@ -11,12 +11,19 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from .derived import closest
-from .kinds import DIALECTS, AnyKind
+from .kinds import DIALECTS, AnyKind, Kind
 
 Rows = Iterable[Sequence[Any]]
 
 MAX_READERS = 64
 """Compiled functions a Model keeps: each is for one list of columns, and `@query` may give any."""
+
+
+_PLAIN = (str, bool, bytes)  # of which every value is good
+
+
+class _Never:
+    """The type of no value."""
 
 
 class Column(NamedTuple):
@@ -33,10 +40,11 @@ class Column(NamedTuple):
     def binder(self, dialect: str) -> Callable[[Any], Any]:
         """A function for arguments that are compared with the column, None included; its errors name the field."""
         convert, label = self.kind.binder(DIALECTS[dialect]), self.label
+        plain = self.kind.python if isinstance(self.kind, Kind) and self.kind.python in _PLAIN else _Never
 
         def bind(value: Any) -> Any:
-            if value is None:
-                return None
+            if value is None or type(value) is plain:
+                return value
             try:
                 return convert(value)
             except (TypeError, ValueError) as error:
