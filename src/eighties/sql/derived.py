@@ -72,7 +72,7 @@ class BadName(ValueError):
     def __init__(self, name: str, problem: str, part: str = "", suggestion: str | None = None) -> None:
         hint = f"; did you mean {suggestion!r}?" if suggestion else ""
         super().__init__(f"{name}: {problem}{hint}")
-        self.name, self.part, self.suggestion = name, part, suggestion
+        self.name, self.problem, self.part, self.suggestion = name, problem, part, suggestion
 
 
 class Condition(NamedTuple):

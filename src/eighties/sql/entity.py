@@ -11,7 +11,6 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from types import new_class
 from typing import Any, ClassVar, Literal, NamedTuple, cast, dataclass_transform, overload
-from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 
@@ -245,9 +244,6 @@ def record(name: str, fields: Mapping[str, tuple[Any, Any]], source: str | None 
     return made
 
 
-_models: WeakKeyDictionary[Any, Model] = WeakKeyDictionary()
-
-
 def model_of(entity: Any) -> Model:
     """The Model of an Entity, a SQLAlchemy Table or a SQLAlchemy declarative class.
 
@@ -259,14 +255,22 @@ def model_of(entity: Any) -> Model:
         if isinstance(model, Model):
             return model
         raise TypeError(f"{entity.__name__} has no table: class {entity.__name__}(Entity, source=…)")
-    if isinstance(entity, sa.Table):
-        found = _models.get(entity)
-        if found is None:
-            found = _models[entity] = _model_of_table(entity)
-        return found
-    if isinstance(entity, type) and hasattr(entity, "__table__"):
-        found = _models.get(entity)
-        if found is None:
-            found = _models[entity] = _model_of_declared(entity)
-        return found
-    raise TypeError(f"{entity!r} is no entity: an Entity, a SQLAlchemy Table or a declarative class is one")
+    # SQLAlchemy's own places for what others keep with its objects: nothing here holds them.
+    mapper: Any = sa.inspect(entity, raiseerr=False) if isinstance(entity, type) else None
+    if mapper is None and not isinstance(entity, sa.Table):
+        raise TypeError(f"{entity!r} is no entity: an Entity, a SQLAlchemy Table or a declarative class is one")
+    info = entity.info if mapper is None else mapper.info
+    model = info.get("eighties")
+    if model is None:
+        model = info["eighties"] = _model_of_table(entity) if mapper is None else _model_of_declared(entity)
+    assert isinstance(model, Model)
+    return model
+
+
+def projection(entity: type[Entity]) -> Model:
+    """The Model of an Entity, and of one without a table: rows of any query may become its objects."""
+    model = entity.__dict__.get("__model__")
+    if not isinstance(model, Model):
+        hints = {name: hint for name, hint in hints_of(entity).items() if not _is_class_variable(hint)}
+        model = _model_of_entity(entity, entity.__name__, hints)
+    return model

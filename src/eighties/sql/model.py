@@ -83,6 +83,7 @@ class Model:
         self.primary = tuple(column for column in columns if column.primary)
         self.auto = next((column for column in columns if column.auto), None)
         self.by_column = {column.sql.name: column for column in columns}
+        self.repositories: dict[type, type] = {}  # what `Repository[…]` has made
         self._readers: dict[tuple[str, tuple[str, ...]], Callable[[Rows], list[Any]]] = {}
 
     def column(self, name: str) -> Column:

@@ -106,13 +106,13 @@ class Query:
             _check(column, condition)
         if derived.all_ignore_case and not any(column.kind.text for column, _ in self.conditions):
             raise ValueError("all_ignore_case: no field of it is text")
-        self._plans: dict[str, Plan] = {}
+        self.plans: dict[str, Plan] = {}
 
     def plan(self, dialect: str) -> Plan:
         """The query for a client's dialect."""
-        plan = self._plans.get(dialect)
+        plan = self.plans.get(dialect)
         if plan is None:
-            plan = self._plans[dialect] = Plan(self, dialect)
+            plan = self.plans[dialect] = Plan(self, dialect)
         return plan
 
     def statement(self, dialect: str, absent: frozenset[int], window: Window) -> Any:
