@@ -8,7 +8,9 @@ finds them.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Mapping
+from keyword import iskeyword
 from types import new_class
 from typing import Any, ClassVar, Literal, NamedTuple, cast, dataclass_transform, overload
 
@@ -20,6 +22,7 @@ from .model import Column, Model
 
 __all__ = ["Entity", "Record", "Varchar", "field", "model_of", "record"]
 
+_TAKEN = frozenset(("keys",))  # what a Record has besides its fields
 _MISSING: Any = dataclasses.MISSING
 
 
@@ -202,10 +205,16 @@ def _column_of(one: dataclasses.Field[Any], label: str, kind: AnyKind, nullable:
 
 
 def _model_of_table(table: sa.Table) -> Model:
-    columns = _columns_of(table, table.name, [(column.key, column) for column in table.columns])
+    columns = _columns_of(table, table.name, [(_attribute(column.key), column) for column in table.columns])
     entity = record(table.name, {column.name: (column.kind.python | None, None) for column in columns})
     model = entity.__model__ = Model(entity, table, columns)
     return model
+
+
+def _attribute(key: str) -> str:
+    """The name of a Record's field for any name of a column: `from_` for `from`."""
+    name = re.sub(r"\W|^(?=[0-9])", "_", key)
+    return f"{name}_" if iskeyword(name) or name in _TAKEN or name.startswith("__") else name
 
 
 def _model_of_declared(declared: type) -> Model:
@@ -235,7 +244,7 @@ def record(name: str, fields: Mapping[str, tuple[Any, Any]], source: str | None 
         ValueError: a name is no identifier, or one that Records use.
     """
     for one in fields:
-        if not one.isidentifier() or one in ("keys",) or one.startswith("__"):
+        if not one.isidentifier() or iskeyword(one) or one in _TAKEN or one.startswith("__"):
             raise ValueError(f"{name}: {one!r} cannot be the name of a field")
     namespace = {one: default for one, (_, default) in fields.items()}
     namespace["__annotations__"] = {one: annotation for one, (annotation, _) in fields.items()}
