@@ -16,7 +16,7 @@ from typing import Any
 from uuid import UUID
 
 _PLAIN = frozenset({str, int, bool, NoneType, bytes})
-_MYSQL = frozenset({*_PLAIN, date, time, timedelta, Decimal})
+_MYSQL = frozenset({*_PLAIN, date, timedelta})
 
 
 def for_mysql(args: Sequence[object]) -> tuple[Any, ...]:

@@ -171,6 +171,9 @@ class Client:
         link = pool.take() or await pool.acquire()
         try:
             result: Result = await link.run(sql, args)
+            if link.in_transaction:
+                link.reset()
+                raise TransactionError("a transaction is begun with transaction(), nothing else: it was rolled back")
             return result
         finally:
             pool.put(link)
@@ -323,7 +326,7 @@ class Transaction:
                 await parts.aclose()
             finally:
                 root._streaming = False
-                if not link.usable():
+                if not link.alive():
                     self._fail("a stream was left early")
 
     def _check(self) -> Link:
@@ -368,7 +371,7 @@ class Transaction:
         root, link = self._stack[0], self._link
         assert link is not None
         if root._failure:
-            if self is root and link.in_transaction and link.usable():
+            if self is root and link.in_transaction and link.alive():
                 await self._command("ROLLBACK")
             if error is None and "committed" not in root._failure:
                 raise TransactionError(f"the transaction cannot be committed: {root._failure}")

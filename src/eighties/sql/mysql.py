@@ -285,6 +285,9 @@ class _Link:
         self._poll = select.poll()
         self._poll.register(sock.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
 
+    def alive(self) -> bool:
+        return self._whole
+
     def usable(self) -> bool:
         return self._whole and not self._connection.server_status & _IN_TRANSACTION
 

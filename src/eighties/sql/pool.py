@@ -57,6 +57,9 @@ class Result:
 class Link(Protocol):
     """One connection. Its owner uses it for one thing at a time."""
 
+    def alive(self) -> bool:
+        """Whether it can still be used by who has it."""
+
     def usable(self) -> bool:
         """Whether it can be put back: nothing is left of what was done with it. Costs next to nothing."""
 

@@ -34,6 +34,7 @@ KNOWN_WRITERS = 1024
 
 _T = TypeVar("_T")
 _READING = ("SELECT", "WITH", "VALUES", "EXPLAIN")
+_INSERTING = ("INSERT", "REPLACE", "WITH")
 _DUPLICATES = (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_ROWID)
 _FAILURES = (sqlite3.Error, sqlite3.Warning, OverflowError)  # an int of more than 64 bits is the last one
 _threads: set[_Thread] = set()
@@ -80,7 +81,7 @@ class SQLite(Client):
         return [writer, readers]
 
     async def _run(self, sql: str, args: Sequence[object], writes: bool) -> Result:
-        if writes or sql in self._writers or not sql.lstrip()[:7].upper().startswith(_READING):
+        if writes or sql in self._writers or not _head(sql).startswith(_READING):
             return await super()._run(sql, args, True)
         try:
             return await super()._run(sql, args, False)
@@ -178,11 +179,13 @@ class _Thread:
         assert self.connection is not None
         cursor = self._retry(job, self.connection.execute, sql, args)
         description = cursor.description
-        if description is None:
-            return Result(max(cursor.rowcount, 0), cursor.lastrowid or 0)
-        rows = cursor.fetchall()
-        written = cursor.rowcount
-        return Result(written if written >= 0 else len(rows), cursor.lastrowid or 0, rows, description)
+        rows = [] if description is None else cursor.fetchall()
+        written = cursor.rowcount  # -1 for what is neither INSERT, UPDATE nor DELETE
+        if written < 0:
+            return Result(len(rows), 0, rows, description or ())
+        # SQLite tells the id of the connection's last INSERT, whatever was run since.
+        inserted = cursor.lastrowid if written and _head(sql).startswith(_INSERTING) else 0
+        return Result(written, inserted or 0, rows, description or ())
 
     def begin(self, job: _Job, sql: str, args: tuple[Any, ...]) -> tuple[sqlite3.Cursor, list[Row]]:
         """The first part of a stream, and the cursor that gives the others."""
@@ -275,6 +278,9 @@ class _Link:
         self._finalizer = finalize(self, thread.jobs.put, None)
         self._finalizer.atexit = False
 
+    def alive(self) -> bool:
+        return self._open
+
     def usable(self) -> bool:
         return self._open
 
@@ -347,6 +353,10 @@ class _Link:
             self._finalizer.detach()
             self.thread.stop(False)
             await asyncio.to_thread(self.thread.join, 2.0)
+
+
+def _head(sql: str) -> str:
+    return sql.lstrip()[:7].upper()
 
 
 def _error(error: Exception, sql: str) -> QueryError:
