@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -33,6 +33,7 @@ TUNING = (
 
 T = TypeVar("T")
 _numbers = count(1)
+_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
 
 
 def run(main: Coroutine[Any, Any, T], patience: float = PATIENCE) -> T:
@@ -42,7 +43,16 @@ def run(main: Coroutine[Any, Any, T], patience: float = PATIENCE) -> T:
         async with asyncio.timeout(patience):
             return await main
 
-    return asyncio.run(bounded())
+    with asyncio.Runner(loop_factory=_factory) as runner:
+        return runner.run(bounded())
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both kinds of loops, for `run`."""
+    import uvloop
+
+    monkeypatch.setattr("database._factory", {"asyncio": None, "uvloop": uvloop.new_event_loop}[request.param])
 
 
 class MariaDB:

@@ -82,6 +82,18 @@ class Client:
 
     # ---- for programs ----
 
+    def connect(
+        self,
+        username: str,
+        password: str,
+        db_name: str,
+        host: str = "127.0.0.1",
+        port: int = 3306,
+        pool: int = 8,
+    ) -> Promise:
+        """Use that database from now on, and see whether it can be reached: a promise of the client itself."""
+        raise NotImplementedError
+
     def exec(self, query: str, *args: object) -> Promise:
         """Run a statement: a promise of its Result."""
         return promise_of(self._exec(query, args))

@@ -12,11 +12,11 @@ import select
 import socket
 import struct
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
 from asyncmy import errors as driver
 from asyncmy.constants import CLIENT, FIELD_TYPE
@@ -60,6 +60,8 @@ if TYPE_CHECKING:
 
         server_capabilities: int
         server_status: int
+        server_thread_id: tuple[int]
+        loop: asyncio.AbstractEventLoop
         _client_flag: int
         _proto: _State
         _result: _Answer
@@ -86,6 +88,8 @@ STATEMENTS = 128
 """Prepared statements of a link; with a pool of 8 and 4 workers a quarter of the server's 16,382."""
 PART = 256
 """Rows of a stream that are handed on at once."""
+KILLING_TIMEOUT = 1.0
+"""Seconds that closing a client waits for cancelled queries to be ended on the server."""
 KEEPALIVE = 60
 """Seconds of silence until the system asks the server's for a sign; after 6 questions, 10 s apart, it is gone."""
 UNSENT_TIMEOUT = 30
@@ -94,8 +98,8 @@ UNSENT_TIMEOUT = 30
 _IN_TRANSACTION = 1
 _NO_BACKSLASH_ESCAPES = 512
 _DUPLICATES = (1022, 1062, 1586)
-_UNPREPARABLE = (1295, 1461)  # there is no such prepared statement; there are too many on the server
-_STALE = (1243, 1615)  # a prepared statement that the server has no more, or that must be made again
+# No such statement can be prepared; there are too many on the server; it has this one no more, or must make it anew.
+_UNPREPARED = (1295, 1461, 1243, 1615)
 # The server's last words on a connection: shutting down, killed, idle for too long, network errors as it saw them.
 _FAREWELLS = frozenset({1053, 1077, 1079, 1080, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 3169, 4031})
 _DATES = (FIELD_TYPE.TIMESTAMP, FIELD_TYPE.DATETIME, FIELD_TYPE.DATE, FIELD_TYPE.NEWDATE)
@@ -166,9 +170,9 @@ class MySQL(Client):
         options = {**self._where, **self._who, "ssl": context, "autocommit": True, "connect_timeout": self._timeout}
         if options["unix_socket"] and not required:
             options["ssl"] = None
-        pool = Pool(
-            partial(_connect, options, required, self._timeout, self._name), self._size, self._timeout, self._name
-        )
+        connect = partial(_open, options, required, self._timeout, self._name)
+        killer = _Killer(connect)
+        pool = Pool(partial(_connect, connect, killer), self._size, self._timeout, self._name, killer.close)
         return [pool, pool]
 
     async def _escape(self, text: str) -> str:
@@ -222,7 +226,8 @@ class _Connection(Connection):
             self._client_flag &= ~CLIENT.SSL
 
 
-async def _connect(options: dict[str, Any], tls_required: bool, timeout: float, name: str) -> _Link:
+async def _open(options: dict[str, Any], tls_required: bool, timeout: float, name: str) -> _Connection:
+    """Connect, within the timeout. Raises ServerDown."""
     connection = _Connection(**options)
     connection.tls_required = tls_required
     try:
@@ -230,21 +235,60 @@ async def _connect(options: dict[str, Any], tls_required: bool, timeout: float, 
             await connection.connect()
             if connection.server_status & _NO_BACKSLASH_ESCAPES:
                 await connection.query("SET SESSION sql_mode = REPLACE(@@sql_mode, 'NO_BACKSLASH_ESCAPES', '')")
-        return _Link(connection)
-    except TimeoutError as error:
+        return connection
+    except BaseException as error:
         _abort(connection)
-        raise ServerDown(f"{name}: no connection within {timeout:g} s") from error
-    except driver.MySQLError as error:
-        _abort(connection)
-        raise ServerDown(f"{name}: {_message(error)}") from error
-    except Exception as error:  # noqa: BLE001 the driver stumbles in many ways over what is no server of MySQL
-        _abort(connection)
-        raise ServerDown(
-            f"{name}: that is no server of MySQL, or TLS failed ({type(error).__name__}: {error})"
-        ) from error
-    except BaseException:
-        _abort(connection)
+        if isinstance(error, TimeoutError):
+            raise ServerDown(f"{name}: no connection within {timeout:g} s") from error
+        if isinstance(error, driver.MySQLError):
+            raise ServerDown(f"{name}: {_message(error)}") from error
+        if isinstance(error, Exception):  # the driver stumbles in many ways over what is no server
+            what = f"{type(error).__name__}: {error}"
+            raise ServerDown(f"{name}: that is no server of MySQL, or TLS failed ({what})") from error
         raise
+
+
+async def _connect(connect: Callable[[], Awaitable[_Connection]], killer: _Killer) -> _Link:
+    return _Link(await connect(), killer)
+
+
+class _Killer:
+    """Ends on the server what was cancelled here: it would go on, and hold its locks, until it has an answer to give.
+
+    Of a client's links; for as long as there are such queries it has one connection more than the pool.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[_Connection]]) -> None:
+        self._connect = connect
+        self._wanted: list[int] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def kill(self, connection: _Connection) -> None:
+        """End a connection that is closed here."""
+        self._wanted.append(connection.server_thread_id[0])
+        if self._task is None and not connection.loop.is_closed():
+            self._task = connection.loop.create_task(self._work())
+
+    async def close(self) -> None:
+        """Have what is wanted done, within a time."""
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=KILLING_TIMEOUT)
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _work(self) -> None:
+        try:
+            connection = await self._connect()
+            try:
+                while self._wanted:
+                    with suppress(driver.OperationalError):  # it is gone already
+                        await connection.query(f"KILL {self._wanted.pop()}")
+            finally:
+                _abort(connection)
+        except (DatabaseError, driver.MySQLError):  # then it ends by itself
+            self._wanted.clear()
+        finally:
+            self._task = None
 
 
 def _abort(connection: Connection) -> None:
@@ -274,8 +318,9 @@ class _Statement:
 class _Link:
     """A connection. (A `Link` of pool.py.)"""
 
-    def __init__(self, connection: _Connection) -> None:
+    def __init__(self, connection: _Connection, killer: _Killer) -> None:
         self._connection = connection
+        self._killer = killer
         self._statements: OrderedDict[str, _Statement] = OrderedDict()
         self._whole = True
         transport = cast(asyncio.Transport, connection._transport)
@@ -308,14 +353,15 @@ class _Link:
         kept = self._statements.get(sql)
         try:
             if kept is None:
-                return await self._first(sql, values)
-            self._statements.move_to_end(sql)
+                kept = await self._prepare(sql, len(values))
+            else:
+                self._statements.move_to_end(sql)
             result = await kept.statement.execute(values)
         except BaseException as error:  # noqa: BLE001
-            if isinstance(error, driver.MySQLError) and error.args[:1] and error.args[0] in _STALE:
+            if isinstance(error, driver.MySQLError) and error.args[:1] and error.args[0] in _UNPREPARED:
                 self._statements.pop(sql, None)
                 return await self._text(sql, values)
-            raise self._failure(error, sql, values) from error
+            self._fail(error, sql, values)
         rows: Sequence[Row] | None = result.rows
         if rows is None:
             return Result(result.affected_rows, result.insert_id)
@@ -326,22 +372,17 @@ class _Link:
             rows = [_repaired(row, kept.floats, _shortest) for row in rows]
         return Result(result.affected_rows, result.insert_id, rows, result.description)
 
-    async def _first(self, sql: str, values: tuple[Any, ...]) -> Result:
-        """Prepare, keep and execute."""
-        try:
-            statement = await self._connection.prepare(_question_marks(sql))
-        except driver.MySQLError as error:
-            if error.args[0] in _UNPREPARABLE:
-                return await self._text(sql, values)
-            raise
-        if statement.parameter_count != len(values):
+    async def _prepare(self, sql: str, given: int) -> _Statement:
+        """Prepare and keep a statement."""
+        statement = await self._connection.prepare(_question_marks(sql))
+        if statement.parameter_count != given:
             await statement.close()
-            raise QueryError(f"the query has {statement.parameter_count} markers, but {len(values)} arguments", sql)
-        self._statements[sql] = _Statement(statement)
+            raise QueryError(f"the query has {statement.parameter_count} markers, but {given} arguments", sql)
+        kept = self._statements[sql] = _Statement(statement)
         if len(self._statements) > STATEMENTS:
             _, oldest = self._statements.popitem(last=False)
             await oldest.statement.close()
-        return await self.run(sql, values)
+        return kept
 
     async def _text(self, sql: str, values: tuple[Any, ...]) -> Result:
         """A statement as text: without arguments, or such as the server does not prepare."""
@@ -352,7 +393,7 @@ class _Link:
             while connection._result.has_next:  # of a procedure: its first rows count
                 await connection.next_result()
         except BaseException as error:  # noqa: BLE001
-            raise self._failure(error, sql, values) from error
+            self._fail(error, sql, values)
         rows: Sequence[Row] | None = result.rows
         if rows is None:
             return Result(result.affected_rows, result.insert_id)
@@ -403,29 +444,27 @@ class _Link:
             raise
         except BaseException as error:  # noqa: BLE001
             self._whole = whole
-            raise self._failure(error, sql, values) from error
+            self._fail(error, sql, values)
         finally:
             if not self._whole:
                 self.drop()
 
-    def _failure(self, error: BaseException, sql: str, values: tuple[Any, ...]) -> BaseException:
-        """What is raised for an error of the driver's. The link is closed unless it is in step with the server."""
+    def _fail(self, error: BaseException, sql: str, values: tuple[Any, ...]) -> NoReturn:
+        """Raise what an error of the driver's means. The link is closed unless it is in step with the server."""
         if isinstance(error, DatabaseError):
-            return error
+            raise error
         code = error.args[0] if isinstance(error, driver.MySQLError) and len(error.args) > 1 else None
         if isinstance(code, int) and 1000 <= code and not 2000 <= code < 3000 and code not in _FAREWELLS:
-            return (Duplicate if code in _DUPLICATES else QueryError)(_message(error), sql, code)
+            raise (Duplicate if code in _DUPLICATES else QueryError)(_message(error), sql, code) from error
         if isinstance(error, ValueError):  # of an argument before it was sent, or of the answer
-            try:
-                pack_binary_params(values, "utf8")
-            except ValueError:
-                return ValueError(str(error))
+            pack_binary_params(values, "utf8")
         self.drop()
         if not isinstance(error, Exception):
-            return error
+            self._killer.kill(self._connection)
+            raise error
         if isinstance(error, driver.MySQLError):
-            return ConnectionLost(f"the connection was lost in a query: {_message(error)}")
-        return ConnectionLost(f"the server's answer makes no sense ({type(error).__name__}: {error})")
+            raise ConnectionLost(f"the connection was lost in a query: {_message(error)}") from error
+        raise ConnectionLost(f"the server's answer makes no sense ({type(error).__name__}: {error})") from error
 
     async def refresh(self) -> None:
         await self._text("DO 0", ())

@@ -95,17 +95,26 @@ L = TypeVar("L", bound=Link)
 class Pool(Generic[L]):
     """`take` or `acquire` a link, and `put` it back."""
 
-    def __init__(self, connect: Callable[[], Awaitable[L]], size: int, timeout: float, name: str) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[L]],
+        size: int,
+        timeout: float,
+        name: str,
+        finish: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         """
         Arguments:
             connect: makes a link; bounds the time it takes itself.
             size: the most there may be at once.
             timeout: seconds to wait for one that is in use.
             name: of the database, for errors.
+            finish: awaited when the pool is closed, at the end.
         """
         self.size = size
         self.closed = False
         self._connect = connect
+        self._finish = finish
         self._timeout = timeout
         self._name = name
         self._links: set[L] = set()
@@ -174,6 +183,9 @@ class Pool(Generic[L]):
             for link in idle:
                 link.drop()
             self.drop()
+        if self._finish is not None:
+            await self._finish()
+        await asyncio.sleep(0)  # transports that were aborted say so at the loop's next turn
 
     def drop(self) -> None:
         """Close everything at once."""

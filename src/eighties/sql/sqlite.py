@@ -94,6 +94,16 @@ class SQLite(Client):
         self._writers[sql] = None
         return await super()._run(sql, args, True)
 
+    async def _parts(
+        self, sql: str, args: Sequence[object]
+    ) -> AsyncGenerator[tuple[Sequence[Row], Sequence[str]], None]:
+        if self._path == ":memory:" and self._transaction() is None:  # its only connection is for others too
+            result = await self._run(sql, args, False)
+            yield result.rows, result.columns
+            return
+        async for part in super()._parts(sql, args):
+            yield part
+
     async def _escape(self, text: str) -> str:
         if "\0" in text:
             raise ValueError("a text with a NUL cannot stand in SQLite's queries: give it as an argument")
