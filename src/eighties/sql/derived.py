@@ -301,9 +301,12 @@ class _Predicate:
         if place == len(self.words):
             return _Rest((), (), False)
         after = self.skip(place, _ALL_IGNORE_CASE)
-        if after > place:
-            return _Rest((), (), True) if after == len(self.words) else None
-        return self.orders(place)
+        if after == place:
+            return self.orders(place)
+        if after == len(self.words):
+            return _Rest((), (), True)
+        self.miss(after, "keyword")
+        return None
 
     def skip(self, place: int, phrases: tuple[Words, ...]) -> int:
         for phrase in phrases:

@@ -177,10 +177,10 @@ def _model_of_entity(entity: type[Entity], source: str, hints: Mapping[str, Any]
             raise TypeError(f"{label}: {error}") from None
     schema, _, name = source.rpartition(".")
     table = sa.Table(
-        name,
+        sa.quoted_name(name, True),
         sa.MetaData(),
         *(column.sql for column in columns),
-        schema=schema or None,
+        schema=sa.quoted_name(schema, True) if schema else None,
         mysql_charset="utf8mb4",
         sqlite_autoincrement=any(column.auto for column in columns),  # an id is never given twice, as in MySQL
     )
@@ -193,7 +193,7 @@ def _column_of(one: dataclasses.Field[Any], label: str, kind: AnyKind, nullable:
         raise TypeError("an index of text needs `Annotated[str, Varchar(n)]`")
     auto = bool(options.primary and options.auto)
     sql: sa.Column[Any] = sa.Column(
-        options.name or one.name,
+        sa.quoted_name(options.name or one.name, True),  # always: SQLAlchemy does not know all of SQLite's keywords
         kind.sql,
         primary_key=options.primary,
         nullable=nullable and not options.primary,
@@ -264,14 +264,15 @@ def model_of(entity: Any) -> Model:
         if isinstance(model, Model):
             return model
         raise TypeError(f"{entity.__name__} has no table: class {entity.__name__}(Entity, source=…)")
-    # SQLAlchemy's own places for what others keep with its objects: nothing here holds them.
+    # Kept in SQLAlchemy's own place for what others know of its tables: nothing here holds them.
     mapper: Any = sa.inspect(entity, raiseerr=False) if isinstance(entity, type) else None
     if mapper is None and not isinstance(entity, sa.Table):
         raise TypeError(f"{entity!r} is no entity: an Entity, a SQLAlchemy Table or a declarative class is one")
-    info = entity.info if mapper is None else mapper.info
-    model = info.get("eighties")
+    table = entity if mapper is None else mapper.local_table
+    info, key = getattr(table, "info", {}), ("eighties", None if mapper is None else entity)
+    model = info.get(key)
     if model is None:
-        model = info["eighties"] = _model_of_table(entity) if mapper is None else _model_of_declared(entity)
+        model = info[key] = _model_of_table(entity) if mapper is None else _model_of_declared(entity)
     assert isinstance(model, Model)
     return model
 

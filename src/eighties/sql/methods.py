@@ -178,7 +178,7 @@ def derived_method(stub: Stub, name: str, model: Model) -> Callable[..., Any]:
     """
     try:
         derived = parse(name, model.columns)
-        query = Query(model, derived, stub.shape.most)
+        query = Query(model, derived, stub.shape.most if derived.action == "find" else None)
     except BadName as error:
         raise BadName(stub.label, error.problem, error.part, error.suggestion) from None
     except (ValueError, TypeError) as error:
@@ -266,6 +266,8 @@ def run(query: Query, shape: Shape, arguments: Arguments) -> Callable[..., Any]:
         if shape.kind == "page":
             return _method_of_page(query, arguments)
     operation = _OPERATIONS[action if action not in ("find", "stream") else shape.kind]
+    if action == "delete" and shape.kind == "none":
+        operation = delete_quietly
     count, always, model, label = arguments.count, arguments.always, query.model, arguments.label
 
     def method(self: Any, *args: Any, **keywords: Any) -> Call[Any]:
@@ -314,6 +316,11 @@ async def exists(client: Client, query: Query, args: Sequence[Any], window: Wind
 async def delete(client: Client, query: Query, args: Sequence[Any], window: Window, label: str) -> int:
     """Delete the rows: how many there were."""
     return (await client.execute(*query.plan(client.dialect).sql(args))).affected_rows
+
+
+async def delete_quietly(client: Client, query: Query, args: Sequence[Any], window: Window, label: str) -> None:
+    """Delete the rows."""
+    await client.execute(*query.plan(client.dialect).sql(args))
 
 
 _OPERATIONS: dict[str, Callable[..., Any]] = {

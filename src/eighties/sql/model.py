@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from .derived import closest
-from .kinds import DIALECTS, AnyKind, Kind
+from .kinds import DIALECTS, MAX_INT, AnyKind, Kind
 
 Rows = Iterable[Sequence[Any]]
 
@@ -50,7 +50,10 @@ class Column(NamedTuple):
             except (TypeError, ValueError) as error:
                 raise type(error)(f"{label}: {error}") from None
 
-        return bind
+        def bind_int(value: Any) -> Any:
+            return value if type(value) is int and -MAX_INT <= value <= MAX_INT else bind(value)
+
+        return bind_int if isinstance(self.kind, Kind) and self.kind.python is int else bind
 
     def writer(self, dialect: str) -> Callable[[Any], Any]:
         """The same for values that are stored: what the column cannot hold is refused."""
