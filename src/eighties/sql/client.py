@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from typing import Any, Self, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from ..promise import Promise, promise_of
+from ..promise import Promise
 from .errors import (
     ClientClosed,
     ConnectionLost,
@@ -25,6 +25,7 @@ from .errors import (
 )
 from .markers import MarkerError, translate
 from .pool import Link, Pool, Result, Row
+from .promised import promised
 
 __all__ = [
     "Client",
@@ -96,19 +97,19 @@ class Client:
 
     def exec(self, query: str, *args: object) -> Promise:
         """Run a statement: a promise of its Result."""
-        return promise_of(self._exec(query, args))
+        return promised(self._exec(query, args))
 
     def select(self, query: str, *args: object) -> Promise:
         """A promise of the rows, a list of dicts. Of columns of the same name the last one counts."""
-        return promise_of(self._select(query, args))
+        return promised(self._select(query, args))
 
     def select_one(self, query: str, *args: object) -> Promise:
         """A promise of the first row, a dict, or None. All rows are fetched: write LIMIT 1 if there may be many."""
-        return promise_of(self._select_one(query, args))
+        return promised(self._select_one(query, args))
 
     def select_value(self, query: str, *args: object) -> Promise:
         """A promise of the first column of the first row, or None."""
-        return promise_of(self._select_value(query, args))
+        return promised(self._select_value(query, args))
 
     async def stream(self, query: str, *args: object) -> AsyncIterator[dict[str, Any]]:
         """`async for row in client.stream(…)`: rows as dicts, as they come; for more than should be held in memory.
@@ -122,11 +123,11 @@ class Client:
 
     def raw_exec(self, query: str, *args: object) -> Promise:
         """A promise of the Result of a query in the driver's own text: `%s` and `%%` with MySQL, `?` with SQLite."""
-        return promise_of(self.execute(query, args))
+        return promised(self.execute(query, args))
 
     def escape(self, text: str) -> Promise:
         """A promise of a text that may stand between single quotes in a query. Arguments need none of this."""
-        return promise_of(self._escape(text))
+        return promised(self._escape(text))
 
     def transaction(self) -> Transaction:
         """`async with client.transaction():` commits at the end, and rolls back if it is left by an exception.
@@ -138,7 +139,7 @@ class Client:
 
     def close(self) -> Promise:
         """Refuse new queries, let those under way end within seconds, close the connections: a promise of None."""
-        return promise_of(self._close())
+        return promised(self._close())
 
     # ---- for repositories: the driver's own markers, no promises ----
 
@@ -305,6 +306,7 @@ class Transaction:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         _transactions.set(self._before)
         try:
+            await asyncio.sleep(0)  # promises that were made in it and are not awaited begin now
             async with self._lock:  # what its tasks have under way
                 if self._stack[-1:] != [self]:
                     self._fail("a part of it was left before one within that")
