@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eighties.sql.derived import ACTIONS, OPERATORS, BadName, Condition, Derived, Order, parse
+from eighties.sql.grammar import ACTIONS, OPERATORS, BadName, Condition, Derived, Order, parse
 
 FIELDS = ("id", "author", "text", "created", "check_in", "check", "active", "is_active")
 

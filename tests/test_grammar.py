@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eighties.sql import connect
-from eighties.sql.derived import OPERATORS, parse
 from eighties.sql.entity import Entity, Varchar, field, model_of
+from eighties.sql.grammar import OPERATORS, parse
 from eighties.sql.repository import NoRow, Page, Pageable, Repository, TooManyRows
 
 

@@ -15,8 +15,8 @@ import pytest
 from database import run
 
 from eighties.sql import Duplicate, connect
-from eighties.sql.derived import BadName
 from eighties.sql.entity import Entity, Varchar, field
+from eighties.sql.grammar import BadName
 from eighties.sql.repository import (
     BadMethod,
     Call,

@@ -13,7 +13,7 @@ from types import FunctionType, NoneType, UnionType
 from typing import Annotated, Any, NoReturn, TypeVar, Union, get_args, get_origin
 
 from .client import Client
-from .derived import BadName, Condition, Derived, closest, parse
+from .grammar import BadName, Condition, Derived, closest, parse
 from .hints import hints_of
 from .kinds import KINDS, Varchar
 from .model import Column, Model

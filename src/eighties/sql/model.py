@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from .derived import closest
+from .grammar import closest
 from .kinds import DIALECTS, MAX_INT, AnyKind, Kind
 
 Rows = Iterable[Sequence[Any]]

@@ -1,6 +1,6 @@
 """The ancestor's form of repositories ("ORM module" in its README): `orm.create(sql, source=…, entity={…})`.
 
-Methods are found by name when first asked for: `repo.all.by_author_and_id(…)` takes the grammar of `derived.py`, the
+Methods are found by name when first asked for: `repo.all.by_author_and_id(…)` takes the grammar of `grammar.py`, the
 rest is `methods.py` and `writes.py`. What differs from the ancestor: `order_by` and `limit` are checked, names are in
 snake_case, and one that does not parse raises. A Repo holds its client and the methods that it has made.
 """
@@ -16,8 +16,8 @@ from uuid import UUID
 
 from . import methods, writes
 from .client import Client
-from .derived import Action, BadName, closest, parse_predicate
 from .entity import Record, field, model_of, record
+from .grammar import Action, BadName, closest, parse_predicate
 from .kinds import Varchar
 from .model import Model
 from .results import Call

@@ -12,8 +12,8 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from .client import Client
-from .derived import closest
 from .entity import Entity, projection
+from .grammar import closest
 from .kinds import DIALECTS, KINDS, kind_of
 from .methods import Arguments, BadMethod, Stub
 from .model import Model

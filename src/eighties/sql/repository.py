@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from . import methods, writes
 from .client import Client
-from .derived import Condition, Derived
 from .entity import model_of
+from .grammar import Condition, Derived
 from .methods import BadMethod, Stub, derived_method, is_stub
 from .model import Model
 from .queries import query_method

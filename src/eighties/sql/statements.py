@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from .derived import Condition, Derived, Order
+from .grammar import Condition, Derived, Order
 from .kinds import DIALECTS
 from .model import Column, Model
 
