@@ -120,7 +120,8 @@ class Pool(Generic[L]):
         self._links: set[L] = set()
         self._idle: list[L] = []  # the last one used is taken first: what is not needed stays idle
         self._places = size  # how many more may be made; not 0 only while nobody waits
-        self._waiting: OrderedDict[asyncio.Future[L | None], None] = OrderedDict()
+        self._waiting: OrderedDict[asyncio.Future[L | None], float] = OrderedDict()  # until when, by the loop's clock
+        self._timer: asyncio.TimerHandle | None = None
         self._empty: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
@@ -168,6 +169,8 @@ class Pool(Generic[L]):
     async def close(self, timeout: float = CLOSING_TIMEOUT) -> None:
         """Refuse whoever waits, close what is idle, let queries under way end within `timeout` seconds."""
         self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         while (waiter := self._next()) is not None:
             waiter.set_exception(ClientClosed(f"{self._name}: the client was closed"))
         idle, self._idle = self._idle, []
@@ -211,8 +214,9 @@ class Pool(Generic[L]):
         """Wait for a link, or for a place to make one in (None)."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[L | None] = loop.create_future()
-        self._waiting[future] = None
-        timer = loop.call_later(self._timeout, self._expire, future)
+        self._waiting[future] = loop.time() + self._timeout
+        if self._timer is None:
+            self._timer = loop.call_later(self._timeout, self._expire)
         try:
             return await future
         except asyncio.CancelledError:
@@ -224,15 +228,21 @@ class Pool(Generic[L]):
                     self.put(link)
             raise
         finally:
-            timer.cancel()
             self._waiting.pop(future, None)
 
-    def _expire(self, future: asyncio.Future[L | None]) -> None:
-        if not future.done():
-            message = (
-                f"{self._name}: all connections of the pool (pool={self.size}) were in use for {self._timeout:g} s"
-            )
-            future.set_exception(PoolTimeout(message))
+    def _expire(self) -> None:
+        """Those who came first have waited long enough; one timer does for all, and comes again while anyone waits."""
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        while self._waiting:
+            future, deadline = next(iter(self._waiting.items()))
+            if deadline > loop.time():
+                self._timer = loop.call_at(deadline, self._expire)
+                return
+            del self._waiting[future]
+            if not future.done():
+                used = f"all connections of the pool (pool={self.size}) were in use for {self._timeout:g} s"
+                future.set_exception(PoolTimeout(f"{self._name}: {used}"))
 
     def _next(self) -> asyncio.Future[L | None] | None:
         """Who waits longest."""
