@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -12,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 from database import run
 
+from eighties.promise import Promise
 from eighties.sql import connect, orm
 from eighties.sql.entity import Entity, Varchar, field
 
@@ -85,6 +87,23 @@ def test_writing(database: str) -> None:
             assert await repo.replace({"id": 4, "author": "newest"}) in (1, 2)
             assert (await repo.one.by_id(4)).author == "newest"
             assert await repo.count.by() == 4
+
+    run(main())
+
+
+def test_methods_give_promises(database: str) -> None:
+    async def main() -> None:
+        async with posts(database, {"author": "ann"}) as repo:
+            inserted = repo.insert({"author": "bob"})
+            assert isinstance(inserted, Promise)
+            while not inserted.done():  # nobody awaits it
+                await asyncio.sleep(0.001)
+            called = asyncio.get_running_loop().create_future()
+            repo.count.by()(called.set_result)
+            assert await called == 2
+            failed = asyncio.get_running_loop().create_future()
+            repo.all.by_author(5)(None, failed.set_result)
+            assert isinstance(await failed, TypeError)
 
     run(main())
 

@@ -2,7 +2,8 @@
 
 Methods are found by name when first asked for: `repo.all.by_author_and_id(…)` takes the grammar of `grammar.py`, the
 rest is `methods.py` and `writes.py`. What differs from the ancestor: `order_by` and `limit` are checked, names are in
-snake_case, and one that does not parse raises. A Repo holds its client and the methods that it has made.
+snake_case, and one that does not parse raises. Methods give Promises, as the ancestor's do: they run though nobody
+awaits them. A Repo holds its client and the methods that it has made.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from enum import Enum
 from typing import Any, NoReturn
 from uuid import UUID
 
+from ..promise import Promise
 from . import methods, writes
 from .client import Client
 from .entity import Record, field, model_of, record
 from .grammar import Action, BadName, closest, parse_predicate
 from .kinds import Varchar
 from .model import Model
-from .results import Call
+from .promised import promised
 from .statements import WHOLE, Query, window_of
 from .writes import Writer
 
@@ -63,9 +65,9 @@ class Finders:
     def __init__(self, client: Client, model: Model, name: str, action: Action, limit: int | None) -> None:
         self._client, self._model, self._name = client, model, name
         self._action, self._limit = action, limit
-        self._known: dict[str, Callable[..., Call[Any]]] = {}
+        self._known: dict[str, Callable[..., Promise]] = {}
 
-    def __getattr__(self, name: str) -> Callable[..., Call[Any]]:
+    def __getattr__(self, name: str) -> Callable[..., Promise]:
         method = self._known.get(name)
         if method is None:
             method = self._make(name)
@@ -74,7 +76,7 @@ class Finders:
             self._known[name] = method
         return method
 
-    def _make(self, name: str) -> Callable[..., Call[Any]]:
+    def _make(self, name: str) -> Callable[..., Promise]:
         label = f"{self._model.name}.{self._name}.{name}"
         by, _, predicate = name.partition("_")
         if by != "by" or (not predicate and name != "by"):
@@ -87,7 +89,7 @@ class Finders:
         return _method(self._client, query, label)
 
 
-def _method(client: Client, query: Query, label: str) -> Callable[..., Call[Any]]:
+def _method(client: Client, query: Query, label: str) -> Callable[..., Promise]:
     action, wanted, model = query.derived.action, query.derived.arguments, query.model
     operation: Callable[..., Any]
     if action == "find":
@@ -95,16 +97,16 @@ def _method(client: Client, query: Query, label: str) -> Callable[..., Call[Any]
     else:
         operation = methods.count if action == "count" else methods.delete
 
-    def method(*args: Any, **options: Any) -> Call[Any]:
+    def method(*args: Any, **options: Any) -> Promise:
         if len(args) != wanted:
             raise TypeError(f"{label}() takes {wanted} argument{'' if wanted == 1 else 's'}, {len(args)} were given")
         if not options:
-            return Call(operation(client, query, args, WHOLE, label))
+            return promised(operation(client, query, args, WHOLE, label))
         allowed = ("limit", "offset", "order_by") if action == "find" else ()
         for name in options:
             if name not in allowed:
                 raise TypeError(f"{label}() takes no {name!r}")
-        return Call(operation(client, query, args, window_of(model, **options), label))
+        return promised(operation(client, query, args, window_of(model, **options), label))
 
     return method
 
@@ -129,29 +131,29 @@ class Repo:
         self.delete_one = Finders(sql, model, "delete_one", "delete", 1)
         self.delete_all = Finders(sql, model, "delete_all", "delete", None)
 
-    def insert(self, *objects: Any) -> Call[int]:
+    def insert(self, *objects: Any) -> Promise:
         """Write new objects, or dicts with their fields: how many there were. They get the keys the database gave."""
-        return Call(self._insert(objects, "INSERT"))
+        return promised(self._insert(objects, "INSERT"))
 
-    def replace(self, *objects: Any) -> Call[int]:
+    def replace(self, *objects: Any) -> Promise:
         """The same, but rows in their way are deleted before."""
-        return Call(self._insert(objects, "REPLACE"))
+        return promised(self._insert(objects, "REPLACE"))
 
-    def update(self, object: Any, changes: Mapping[str, Any]) -> Call[int]:
+    def update(self, object: Any, changes: Mapping[str, Any]) -> Promise:
         """Write some fields of an object, or of a dict with the primary key: how many rows there were.
 
         Arguments:
             changes: fields and their new values, which the object gets too.
         """
-        return Call(self._update(object, changes))
+        return promised(self._update(object, changes))
 
-    def save(self, object: Any) -> Call[Any]:
+    def save(self, object: Any) -> Promise:
         """Insert an object without a key; of one with a key write the row, or insert it, too: the object."""
-        return Call(self._save(object))
+        return promised(self._save(object))
 
-    def create_table(self, if_missing: bool = False) -> Call[None]:
+    def create_table(self, if_missing: bool = False) -> Promise:
         """Create the table. For tests and small sites: it never changes one that is there."""
-        return Call(writes.create_table(self.sql, self._model, if_missing))
+        return promised(writes.create_table(self.sql, self._model, if_missing))
 
     def _writer(self) -> Writer:
         dialect = self.sql.dialect

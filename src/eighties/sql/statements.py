@@ -193,12 +193,14 @@ class Plan:
         Raises:
             TypeError, ValueError: an argument does not fit its field.
         """
-        values = list(map(call, self.binders, arguments))
+        values = tuple(map(call, self.binders, arguments))
         if window is WHOLE and not self.lists and None not in values:
-            if self.plain is None:
-                self.plain = self._text(frozenset(), WHOLE, {})[0]
-            return self.plain, values
-        return self._shaped(values, window)
+            return self.plain or self._plain(), values
+        return self._shaped(list(values), window)
+
+    def _plain(self) -> str:
+        self.plain = self._text(frozenset(), WHOLE, {})[0]
+        return self.plain
 
     def _shaped(self, values: list[Any], window: Window) -> Sql:
         counts = {place: len(values[place]) for place in self.lists}
