@@ -246,6 +246,8 @@ class Client:
     async def _close(self) -> None:
         self._closed = True
         if self._loop is asyncio.get_running_loop():
+            for pool in self._pools:
+                pool.closed = True
             for pool in dict.fromkeys(self._pools):
                 await pool.close()
         self._guard = None

@@ -452,7 +452,7 @@ class _Link:
     def _fail(self, error: BaseException, sql: str, values: tuple[Any, ...]) -> NoReturn:
         """Raise what an error of the driver's means. The link is closed unless it is in step with the server."""
         if isinstance(error, DatabaseError):
-            raise error
+            _again(error)
         code = error.args[0] if isinstance(error, driver.MySQLError) and len(error.args) > 1 else None
         if isinstance(code, int) and 1000 <= code and not 2000 <= code < 3000 and code not in _FAREWELLS:
             raise (Duplicate if code in _DUPLICATES else QueryError)(_message(error), sql, code) from error
@@ -461,7 +461,7 @@ class _Link:
         self.drop()
         if not isinstance(error, Exception):
             self._killer.kill(self._connection)
-            raise error
+            _again(error)
         if isinstance(error, driver.MySQLError):
             raise ConnectionLost(f"the connection was lost in a query: {_message(error)}") from error
         raise ConnectionLost(f"the server's answer makes no sense ({type(error).__name__}: {error})") from error
@@ -481,6 +481,13 @@ class _Link:
         self._whole = False
         with suppress(Exception):
             await self._connection.ensure_closed()
+
+
+def _again(error: BaseException) -> NoReturn:
+    try:
+        raise error
+    finally:
+        del error  # its traceback has this frame
 
 
 def _watch(sock: socket.socket) -> None:
