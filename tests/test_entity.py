@@ -360,6 +360,7 @@ tags = sa.Table(
     sa.Column("data", sa.JSON),
     sa.Column("color", sa.Enum(Color)),
     sa.Column("on", sa.Boolean),
+    sa.Column("given", sa.Integer, nullable=False, server_default="7"),
 )
 
 
@@ -369,6 +370,7 @@ class Base(DeclarativeBase):
 
 class User(Base):
     __tablename__ = "users"
+    last: Mapped[str] = mapped_column(sa.String(30), default="", sort_order=9)
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column("full_name", sa.String(30))
     seen: Mapped[datetime | None]
@@ -388,7 +390,8 @@ def test_sqlalchemys_tables_are_entities(database: str) -> None:
             tag: Any = rows.entity
             one = tag(label="50%", from_=datetime(2024, 1, 1), uuid=UUID(int=5), data=[1], color=Color.RED, on=True)
             await rows.insert(one, tag(label="x"))
-            assert one.id == 1
+            assert (one.id, one.given) == (1, None)
+            one.given = 7  # by the database
             assert await rows.find_by_label_starting_with("50%") == [one]
             assert await rows.find_by_color(Color.RED) == [one]
             assert await rows.find_by_from__after(datetime(2023, 1, 1)) == [one]
@@ -409,11 +412,12 @@ def test_sqlalchemys_classes_are_entities(database: str) -> None:
         rows = Users(client)
         try:
             await rows.create_table()
-            user = User(name="ann", seen=datetime(2024, 1, 1))
+            user = User(name="ann", seen=datetime(2024, 1, 1), last="z")
             await rows.insert(user)
             found = await rows.find_by_name("ann")
             assert isinstance(found, User)
             assert (found.id, found.name, found.seen) == (user.id, "ann", datetime(2024, 1, 1))
+            assert found.last == "z"
             assert await rows.update(found, name="bob") == 1
             assert await rows.find_by_name("ann") is None
         finally:

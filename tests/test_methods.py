@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any
 
 import pytest
@@ -60,6 +60,9 @@ class Stubs:
 
     async def find_by_created_after(self, created: str) -> list[Post]:
         """datetime is wanted, not str"""
+
+    async def read_by_created(self, created: date) -> list[Post]:
+        """datetime is wanted, not date"""
 
     async def find_by_likes_in(self, likes: int) -> list[Post]:
         """list[int] is wanted, not int"""

@@ -222,7 +222,8 @@ def _model_of_declared(declared: type) -> Model:
     table = mapper.local_table
     if not isinstance(table, sa.Table) or mapper.inherits is not None:
         raise TypeError(f"{declared.__name__}: only a class of one table can be an entity")
-    pairs = [(key, attribute.columns[0]) for key, attribute in mapper.column_attrs.items()]
+    keys = {attribute.columns[0]: key for key, attribute in mapper.column_attrs.items()}
+    pairs = [(keys[column], column) for column in table.columns if column in keys]  # in the table's order
     return Model(declared, table, _columns_of(table, declared.__name__, pairs), declared)
 
 

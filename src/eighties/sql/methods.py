@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Sequence
+from decimal import Decimal
 from types import FunctionType, NoneType, UnionType
 from typing import Annotated, Any, NoReturn, TypeVar, Union, get_args, get_origin
 
@@ -25,6 +26,7 @@ OPTIONS = ("limit", "offset", "order_by", "page", "size", "pageable")
 
 _EMPTY: Any = inspect.Parameter.empty
 _COLLECTIONS = ("list", "tuple", "set", "frozenset", "Sequence", "Iterable", "Collection", "Set")
+_WIDER = ((float, int), (Decimal, int), (int, bool))
 _ALLOWED = {
     "list": ("limit", "offset", "order_by"),
     "stream": ("limit", "offset", "order_by"),
@@ -252,9 +254,9 @@ def _fits(annotation: Any, column: Column, condition: Condition) -> bool:
     if annotation is Any or not isinstance(annotation, type):
         return annotation is Any or isinstance(annotation, TypeVar) or hasattr(annotation, "__supertype__")
     wanted = column.kind.python
-    if wanted in KINDS and wanted is not int and annotation is not object and annotation not in KINDS:
-        return issubclass(annotation, wanted)
-    return issubclass(annotation, wanted) or issubclass(wanted, annotation) or (wanted is float and annotation is int)
+    if annotation in KINDS:  # not by issubclass: a datetime is a date, but not for a database
+        return annotation is wanted or (wanted, annotation) in _WIDER
+    return issubclass(annotation, wanted) or issubclass(wanted, annotation)
 
 
 def run(query: Query, shape: Shape, arguments: Arguments) -> Callable[..., Any]:

@@ -58,7 +58,7 @@ class Column(NamedTuple):
     def writer(self, dialect: str) -> Callable[[Any], Any]:
         """The same for values that are stored: what the column cannot hold is refused."""
         bind, length, label = self.binder(dialect), self.kind.length, self.label
-        required = not self.nullable and not self.auto
+        required = not self.nullable and not self.auto and self.sql.server_default is None
 
         def write(value: Any) -> Any:
             if value is None and required:

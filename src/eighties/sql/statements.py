@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from operator import call
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
@@ -20,7 +20,10 @@ from .kinds import DIALECTS
 from .model import Column, Model
 
 MAX_SHAPES = 128
-"""Texts kept per query and dialect. One more and all are forgotten: shapes that a program uses come again at once."""
+"""Texts kept per query and dialect, of each kind. One more and all are forgotten: shapes that a program uses come
+again at once."""
+MAX_KEPT_MEMBERS = 256
+"""Of a call's lists: longer texts are put together again each time, which takes less than to send them."""
 _NO_LIMIT = {"mysql": "18446744073709551615", "sqlite": "-1"}
 MARKERS = {"mysql": "%s", "sqlite": "?"}
 ESCAPE = "!"
@@ -41,6 +44,7 @@ _ORDERED = {
 _PATTERNS = {"starting_with": "{}%", "ending_with": "%{}", "containing": "%{}%", "not_containing": "%{}%"}
 _ORDER = re.compile(r"\s*(-?)(\w+)(?:\s+(asc|desc))?\s*", re.IGNORECASE)
 
+_T = TypeVar("_T")
 Sql = tuple[str, Sequence[Any]]
 
 
@@ -67,6 +71,7 @@ class Template:
         self.texts = pieces[0::3]
         marker = MARKERS[dialect]
         self.markers = [f"lower({marker})" if kind == "l" else marker for kind in pieces[1::3]]
+        self.plain = self.text({})
 
     def text(self, counts: dict[int, int]) -> str:
         """The driver's text, for lists of so many members, by slot."""
@@ -184,7 +189,8 @@ class Plan:
             self.binders += [_binder(column, condition, dialect)] * condition.arguments
         self.wanted = len(self.binders)
         self.plain: str | None = None  # the text for a call of the most usual shape
-        self.texts: dict[tuple[Any, ...], tuple[str, list[int]]] = {}
+        self.templates: dict[tuple[Any, ...], Template] = {}
+        self.texts: dict[tuple[Any, ...], str] = {}
         self.read = query.model.reader(dialect)
 
     def sql(self, arguments: Sequence[Any], window: Window = WHOLE) -> Sql:
@@ -199,26 +205,26 @@ class Plan:
         return self._shaped(list(values), window)
 
     def _plain(self) -> str:
-        self.plain = self._text(frozenset(), WHOLE, {})[0]
+        self.plain = self._template(frozenset(), WHOLE).plain
         return self.plain
 
     def _shaped(self, values: list[Any], window: Window) -> Sql:
         counts = {place: len(values[place]) for place in self.lists}
         absent = frozenset(i for i, value in enumerate(values) if value is None or counts.get(i) == 0)
-        shape = (absent, tuple(counts.values()), window.order, window.limit is None, window.offset is None)
-        known = self.texts.get(shape)
-        if known is None:
-            known = self._text(absent, window, counts)
-            if len(self.texts) >= MAX_SHAPES:
-                self.texts.clear()
-            self.texts[shape] = known
-        text, slots = known
+        shape = (absent, window.order, window.limit is None, window.offset is None)
+        template = self.templates.get(shape)
+        if template is None:
+            template = _kept(self.templates, shape, self._template(absent, window))
+        if not counts:
+            text = template.plain
+        else:
+            text = self._counted(shape, template, counts)
         limit = self.query.limit if window.limit is None else window.limit
         if limit is not None and self.query.limit is not None:
             limit = min(limit, self.query.limit)
         values += [limit, window.offset]
         flat: list[Any] = []
-        for slot in slots:
+        for slot in template.slots:
             value = values[slot]
             if type(value) is list:
                 flat += value
@@ -226,9 +232,22 @@ class Plan:
                 flat.append(value)
         return text, flat
 
-    def _text(self, absent: frozenset[int], window: Window, counts: dict[int, int]) -> tuple[str, list[int]]:
-        template = write(self.query.statement(self.dialect, absent, window), self.dialect)
-        return template.text(counts), template.slots
+    def _counted(self, shape: tuple[Any, ...], template: Template, counts: dict[int, int]) -> str:
+        """The text for lists of so many members."""
+        if sum(counts.values()) > MAX_KEPT_MEMBERS:
+            return template.text(counts)
+        key = (shape, *counts.values())
+        return self.texts.get(key) or _kept(self.texts, key, template.text(counts))
+
+    def _template(self, absent: frozenset[int], window: Window) -> Template:
+        return write(self.query.statement(self.dialect, absent, window), self.dialect)
+
+
+def _kept(known: dict[Any, _T], key: Any, value: _T) -> _T:
+    if len(known) >= MAX_SHAPES:
+        known.clear()
+    known[key] = value
+    return value
 
 
 def orders_of(model: Model, order_by: object) -> tuple[Order, ...]:

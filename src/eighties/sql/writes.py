@@ -38,6 +38,7 @@ class Writer:
         self.model, self.dialect = model, dialect
         self.writers = {name: column.writer(dialect) for name, column in model.columns.items()}
         self.keys = [column.binder(dialect) for column in model.primary]
+        self.given = [column for column in model.columns.values() if column.sql.server_default is not None]
         self.texts: dict[tuple[str, ...], tuple[str, str]] = {}
 
     def insertion(self, columns: Sequence[Column]) -> tuple[str, str]:
@@ -61,17 +62,17 @@ class Writer:
 
     def _insertion(self, columns: Sequence[Column]) -> tuple[str, str]:
         values = {column.sql: parameter(place) for place, column in enumerate(columns)}
-        text = write(sa.insert(self.model.table).values(values), self.dialect).text({})
-        head, _, row = text.rpartition(" VALUES ")
+        template = write(sa.insert(self.model.table).values(values), self.dialect)
+        assert template.slots == sorted(template.slots)  # SQLAlchemy writes columns in the table's order, as they came
+        head, _, row = template.plain.rpartition(" VALUES ")
         return head, row
 
     def _updating(self, columns: Sequence[Column]) -> tuple[str, str]:
         values = {column.sql: parameter(place) for place, column in enumerate(columns)}
         key = [column.sql == parameter(len(columns) + place) for place, column in enumerate(self.model.key())]
         template = write(sa.update(self.model.table).values(values).where(*key), self.dialect)
-        # SQLAlchemy writes the columns as the table has them; the caller gave them in that order.
         assert template.slots == sorted(template.slots)
-        return template.text({}), ""
+        return template.plain, ""
 
     def key_of(self, thing: Any) -> Row:
         """The primary key of an object.
@@ -108,7 +109,9 @@ async def insert(client: Client, writer: Writer, objects: Sequence[Any], verb: s
     """
     model = writer.model
     auto = model.auto
-    columns = list(model.columns.values())
+    # What the database has a default for (in SQLAlchemy's tables) is left to it, if nobody says otherwise.
+    left = {column.name for column in writer.given if all(getattr(one, column.name) is None for one in objects)}
+    columns = [column for column in model.columns.values() if column.name not in left]
     new = [one for one in objects if auto is not None and getattr(one, auto.name) is None]
     given = [one for one in objects if auto is None or getattr(one, auto.name) is not None] if new else objects
     unkeyed = [column for column in columns if column is not auto] or columns
