@@ -220,6 +220,23 @@ def test_annotations_of_a_function_are_known() -> None:
     assert model_of(Here).columns["date"].kind.python is date
 
 
+def test_annotations_are_those_of_the_namespace_that_runs() -> None:
+    # As the loader does when it reloads: `sys.modules` still has the old module, or none of that name.
+    code = """
+from __future__ import annotations
+from eighties.sql import Entity, Repository, field
+class Tag(Entity, source="tags"):
+    id: int = field(primary=True)
+    color: Color
+class Tags(Repository[Tag]):
+    async def find_by_color(self, color: Color) -> list[Tag]: ...
+"""
+    for module in (__name__, "no.module"):
+        names = {"__name__": module, "Color": Enum("Color", {"A": "a"})}
+        exec(code, names)
+        assert model_of(names["Tag"]).columns["color"].kind.python is names["Color"]
+
+
 def test_a_base_without_a_table() -> None:
     class Timed(Entity):
         id: int = field(primary=True)

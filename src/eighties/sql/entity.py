@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, cast, dataclass_transform
 
 import sqlalchemy as sa
 
-from .hints import hints_of
+from .hints import own_hints_of
 from .kinds import AnyKind, Varchar, foreign, kind_of
 from .model import Column, Model
 
@@ -143,10 +143,14 @@ class Entity:
     """
 
     __model__: ClassVar[Model]
+    __hints__: ClassVar[dict[str, Any]] = {}
 
     def __init_subclass__(cls, source: str | None = None, **more: Any) -> None:
         super().__init_subclass__(**more)
-        hints = {name: hint for name, hint in hints_of(cls).items() if not _is_class_variable(hint)}
+        cls.__annotations__ = own_hints_of(cls)  # as objects: dataclasses would look for the module of a text
+        own = {name: hint for name, hint in cls.__annotations__.items() if not _is_class_variable(hint)}
+        inherited = [vars(base).get("__hints__", {}) for base in reversed(cls.__mro__)]
+        cls.__hints__ = hints = {name: hint for some in (*inherited, own) for name, hint in some.items()}
         _optional_key(cls, hints)
         dataclasses.dataclass(cls)
         if source is not None:
@@ -172,7 +176,7 @@ def _model_of_entity(entity: type[Entity], source: str, hints: Mapping[str, Any]
     for one in dataclasses.fields(cast(Any, entity)):
         label = f"{entity.__name__}.{one.name}"
         try:
-            columns.append(_column_of(one, label, *kind_of(hints[one.name])))
+            columns.append(_column_of(one, label, *kind_of(hints.get(one.name, one.type))))
         except TypeError as error:
             raise TypeError(f"{label}: {error}") from None
     schema, _, name = source.rpartition(".")
@@ -282,6 +286,5 @@ def projection(entity: type[Entity]) -> Model:
     """The Model of an Entity, and of one without a table: rows of any query may become its objects."""
     model = entity.__dict__.get("__model__")
     if not isinstance(model, Model):
-        hints = {name: hint for name, hint in hints_of(entity).items() if not _is_class_variable(hint)}
-        model = _model_of_entity(entity, entity.__name__, hints)
+        model = _model_of_entity(entity, entity.__name__, entity.__hints__)
     return model
