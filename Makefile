@@ -11,13 +11,16 @@ PIP = $(PYTHON) -m pip --disable-pip-version-check --no-input --quiet
 # Compiled here, with the tools of the virtual environment, looked for on PATH; warnings are errors for developers.
 BUILD = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PIP) install --no-build-isolation -Csetup-args=-Dwerror_ours=true
 PYTHON_CODE = src tests bench examples tools
+SITES = examples/www bench/programs/site
 SOURCES := $(shell find src tests/c -type f ! -name '*.pyc' 2>/dev/null) meson.build meson.options pyproject.toml
 
 .PHONY: run build test lint sanitize fuzz bench docs clean
 .SILENT:
 
+# A key of its own for each run, unless the environment has one: the example shows encrypted links.
 run: build
-	exec $(VENV)/bin/80s examples/simple_http.py -p $(PORT) -c $(WORKERS)
+	MASTER_KEY="$${MASTER_KEY:-$$($(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(32))')}" \
+	exec $(VENV)/bin/80s examples/www --dev --reload -p $(PORT) -c $(WORKERS)
 
 build: $(VENV)/.stamp-build
 
@@ -28,6 +31,7 @@ lint: $(VENV)/.stamp-build $(VENV)/.stamp-test
 	$(PYTHON) -m ruff check --quiet $(PYTHON_CODE)
 	$(PYTHON) -m ruff format --quiet --check $(PYTHON_CODE)
 	$(PYTHON) -m mypy --strict $(PYTHON_CODE)
+	for main in $(SITES); do $(PYTHON) -m mypy --strict $$main/main.py || exit; done
 	$(PYTHON) -m mypy.stubtest eighties._engine
 	if command -v clang-format >/dev/null; then \
 	    find src tests fuzz bench -name '*.[ch]' -exec clang-format --dry-run -Werror {} +; fi
@@ -48,6 +52,7 @@ bench: $(VENV)/.stamp-build
 	tools/need.sh bench
 	$(PYTHON) bench/bench.py
 	$(PYTHON) bench/raw.py
+	$(PYTHON) bench/pages.py
 
 docs: $(VENV)/.stamp-venv
 	$(PYTHON) tools/check_links.py

@@ -3,9 +3,10 @@
  *
  * Single-threaded, edge-triggered epoll, one recv and one send per readable event. It parses nothing: each blank line
  * (CR LF CR LF) that arrives is one request, and each is owed the same canned answer, byte for byte as long as the one
- * 80s gives to /echo?name=Abcde. Only the date in it changes, once a second.
+ * 80s gives to /echo?name=Abcde. Only the date in it changes, once a second. A FILE, if given, holds another answer: all
+ * that follows the date's line, so that the floor can send the very bytes of a page.
  *
- * Usage: floor PORT        (on 127.0.0.1; ends at SIGTERM)
+ * Usage: floor PORT [FILE]        (on 127.0.0.1; ends at SIGTERM)
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -24,12 +25,13 @@
 #include <unistd.h>
 
 enum {
-  TAIL = 3,           /* bytes kept of one recv, so that a blank line split between two is found */
-  RECEIVE = 16384,    /* bytes asked of one recv */
-  BATCH = 64,         /* answers ready to leave in one send */
-  EVENTS = 512,       /* events taken by one epoll_wait */
-  BACKLOG = 4096,     /* connections the kernel may queue */
-  ANSWER_SPACE = 256, /* more than one answer needs */
+  TAIL = 3,          /* bytes kept of one recv, so that a blank line split between two is found */
+  RECEIVE = 16384,   /* bytes asked of one recv */
+  BATCH = 64,        /* answers ready to leave in one send */
+  EVENTS = 512,      /* events taken by one epoll_wait */
+  BACKLOG = 4096,    /* connections the kernel may queue */
+  HEAD_SPACE = 128,  /* more than what comes before the rest needs */
+  REST_SPACE = 4096, /* the longest rest after it */
 };
 
 struct connection {
@@ -43,10 +45,29 @@ struct floor {
   size_t descriptors;             /* how many connections the table holds */
   struct connection *connections; /* by file descriptor */
   time_t second;                  /* the one the answers are dated with */
+  size_t rest_length;
+  char rest[REST_SPACE]; /* of the answer: what follows the date */
   size_t answer_length;
-  char answers[BATCH * ANSWER_SPACE]; /* BATCH copies of the answer, end to end */
+  char answers[BATCH * (HEAD_SPACE + REST_SPACE)]; /* BATCH copies of the answer, end to end */
   char received[TAIL + RECEIVE];
 };
+
+/* Takes the rest of the answer from a file, or the usual one. False: it cannot be read, or is too long. */
+static bool floor_load(struct floor *floor, const char *path) {
+  static const char usual[] = "Content-Type: text/plain; charset=utf-8\r\nContent-Length: 10\r\n\r\nHi, Abcde!";
+  if (path == NULL) {
+    floor->rest_length = sizeof usual - 1;
+    memcpy(floor->rest, usual, sizeof usual - 1);
+    return true;
+  }
+  FILE *file = fopen(path, "rb");
+  if (file == NULL) { return false; }
+  floor->rest_length = fread(floor->rest, 1, REST_SPACE, file);
+  bool whole = !ferror(file) && fgetc(file) == EOF;
+  fclose(file);
+  if (!whole) { errno = EFBIG; }
+  return whole;
+}
 
 /* Writes the answers anew when the second has changed. The date has a fixed width, so their length never changes. */
 static void floor_date(struct floor *floor) {
@@ -57,15 +78,14 @@ static void floor_date(struct floor *floor) {
   struct tm utc;
   gmtime_r(&now.tv_sec, &utc);
   char date[64];
-  char answer[ANSWER_SPACE];
+  char head[HEAD_SPACE];
   strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", &utc);
-  int length = snprintf(answer, sizeof answer,
-                        "HTTP/1.1 200 OK\r\nServer: 80s\r\nDate: %s\r\n"
-                        "Content-Type: text/plain; charset=utf-8\r\nContent-Length: 10\r\n\r\nHi, Abcde!",
-                        date);
-  floor->answer_length = (size_t)length;
+  int length = snprintf(head, sizeof head, "HTTP/1.1 200 OK\r\nServer: 80s\r\nDate: %s\r\n", date);
+  floor->answer_length = (size_t)length + floor->rest_length;
   for (size_t i = 0; i < BATCH; i++) {
-    memcpy(floor->answers + i * floor->answer_length, answer, floor->answer_length);
+    char *answer = floor->answers + i * floor->answer_length;
+    memcpy(answer, head, (size_t)length);
+    memcpy(answer + length, floor->rest, floor->rest_length);
   }
 }
 
@@ -175,12 +195,12 @@ static bool floor_turn(struct floor *floor) {
 
 int main(int argc, char **argv) {
   static struct floor floor; /* zeroed; too big for the stack */
-  long port = argc == 2 ? strtol(argv[1], NULL, 10) : 0;
+  long port = argc == 2 || argc == 3 ? strtol(argv[1], NULL, 10) : 0;
   if (port < 1 || port > UINT16_MAX) {
-    fprintf(stderr, "usage: %s PORT\n", argv[0]);
+    fprintf(stderr, "usage: %s PORT [FILE]\n", argv[0]);
     return 2;
   }
-  if (!floor_open(&floor, (uint16_t)port)) {
+  if (!floor_load(&floor, argc == 3 ? argv[2] : NULL) || !floor_open(&floor, (uint16_t)port)) {
     perror("floor");
     return 1;
   }

@@ -17,6 +17,8 @@ class Load:
     title: str
     connections: int
     depth: int = 1  # requests sent at once on a connection
+    fields: tuple[str, ...] = ()  # header fields of each request, beside Host
+    refused: bool = False  # whether each answer is to have a status of 400 or more
 
 
 SINGLE = Load("c1", "1 connection", 1)
@@ -43,7 +45,7 @@ def run(server: Server, load: Load, url: str, seconds: int, core: int) -> Sample
     """Lets wrk load the server for so many seconds. Raises ServerError when requests fail or none is answered."""
     # fmt: off
     command = ["taskset", "-c", str(core), "wrk", "-t1", f"-c{load.connections}", f"-d{seconds}s", "-s", str(SCRIPT),
-               url, "--", str(load.depth)]
+               *(part for field in load.fields for part in ("-H", field)), url, "--", str(load.depth)]
     # fmt: on
     before = server.cpu_seconds()
     try:
@@ -54,8 +56,11 @@ def run(server: Server, load: Load, url: str, seconds: int, core: int) -> Sample
     spent = server.cpu_seconds() - before
     server.check()
     figures = json.loads(done.stdout.splitlines()[-1])
-    if figures["requests"] == 0 or figures["failed"] > 0:
-        raise ServerError(f"{figures['failed']} of {figures['requests']} requests failed at {load.title}")
+    failed = figures["failed"] + figures["refused"]
+    if load.refused:
+        failed = figures["failed"] + figures["requests"] - figures["refused"]
+    if figures["requests"] == 0 or failed > 0:
+        raise ServerError(f"{failed} of {figures['requests']} requests failed at {load.title}")
     return Sample(
         requests=figures["requests"],
         seconds=figures["seconds"],

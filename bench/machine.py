@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from peers import our_engine
+from processes import TICKS
 from toolbox import UnavailableError, call
 
 
@@ -21,6 +22,13 @@ def describe() -> dict[str, str]:
         "Python": platform.python_version(),
         "wrk": _wrk(),
     }
+
+
+def busy_seconds() -> float:
+    """CPU time that all programs of the machine have used since it started."""
+    times = [int(time) for time in Path("/proc/stat").read_text().split(maxsplit=9)[1:9]]
+    idle = times[3] + times[4]  # proc_stat(5): idle, iowait
+    return (sum(times) - idle) / TICKS
 
 
 def describe_engine() -> dict[str, str | int]:

@@ -35,9 +35,13 @@ class Peer:
 
 
 def ours(program: str) -> tuple[str, ...]:
+    return serving(f"{PROGRAMS}/{program}")
+
+
+def serving(entry: str) -> tuple[str, ...]:
+    """80s with one worker on a program or a folder."""
     # fmt: off
-    return (sys.executable, "-m", "eighties", f"{PROGRAMS}/{program}", "-h", "127.0.0.1", "-p", "{port}", "-c", "1",
-            "--loop", "uvloop")
+    return (sys.executable, "-m", "eighties", entry, "-h", "127.0.0.1", "-p", "{port}", "-c", "1", "--loop", "uvloop")
     # fmt: on
 
 

@@ -21,6 +21,7 @@ START_LIMIT = 20.0  # seconds to the first answer; then the server counts as one
 STOP_LIMIT = 15.0  # seconds to end after SIGTERM: more than the 10 s of grace that servers take by default
 RETRY = 0.001  # seconds between two attempts at the first answer: the resolution of the start time
 TICKS = os.sysconf("SC_CLK_TCK")
+NOT_INHERITED = ("EIGHTIES_", "PYTHON", "PUBLIC_HTML", "MASTER_KEY", "RELOAD", "NO_STATIC", "HTTP_MAX_")  # beginnings
 SHARED_MEMORY = ("/dev/zero", "/dev/shm/", "/memfd:", "/SYSV")  # mappings with an inode that are not files
 
 
@@ -102,7 +103,7 @@ class Server:
     """One running server. A context manager: on leaving, the whole process tree is gone."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], core: int) -> None:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("EIGHTIES_", "PYTHON"))}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._known: dict[int, str] = {}
         self._began = time.perf_counter()
@@ -152,10 +153,13 @@ class Server:
         self._known |= (tree := _tree(self._process.pid))
         return sum(_cpu_seconds(pid) for pid in tree)
 
-    def memory(self) -> Memory:
+    def memory(self, workers: bool = False) -> Memory:
+        """What the processes weigh; `workers`: without the first, which has started the others."""
         pss = anonymous = 0
         pages: dict[str, int] = {}
         for pid in _tree(self._process.pid):
+            if workers and pid == self._process.pid:
+                continue
             rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
             pss += _kilobytes(rollup, "Pss")
             anonymous += _kilobytes(rollup, "Pss_Anon") + _kilobytes(rollup, "Pss_Shmem")

@@ -9,6 +9,13 @@ rm -rf "$seeds" "$found"
 mkdir -p "$corpus" "$seeds" "$found"
 case $target in
 router) printf '+0/a\n+1/a/{n:int}\n+2/a/{x}/b\n+0/{rest:path}\n/a\n/a/5\n/a/%%62/b\n/\n' >"$seeds/patterns" ;;
+static)
+    printf '\003Accept-Encoding: gzip, deflate, br, zstd\r\nIf-None-Match: W/"a-1"' >"$seeds/browser"
+    printf '\000If-Modified-Since: Wed, 21 Oct 2015 07:28:00 GMT\r\nAccept-Encoding: br;q=0' >"$seeds/dates"
+    printf '\014If-None-Match: "a,b", *\r\nRange: bytes=0-1\r\nIf-Range: "a"' >"$seeds/others"
+    printf '\001If-Match: "a"\r\nIf-Unmodified-Since: x\r\nContent-Encoding: br\r\nDate: x\r\n' >"$seeds/lines"
+    printf '\001W/"a-1"' >"$seeds/tag"
+    ;;
 *) "$build/seeds" "$target" "$seeds" "$@" || exit 1 ;;
 esac
 

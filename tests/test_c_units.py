@@ -45,13 +45,14 @@ SERVER: tuple[str, ...] = (
     "query.c",
     "raw.c",
 )
-SERVER += ("router.c", "server.c", "timer.c", "transport.c", POLLER)
+SERVER += ("router.c", "server.c", "static.c", "timer.c", "transport.c", POLLER)
 """The whole lower half."""
 
 PROGRAMS = {
     "http1": Program(("test_http1.c", "cases.c", "events.c"), ("http1.c",)),
     "query": Program(("test_query.c",), ("query.c",)),
     "router": Program(("test_router.c",), ("router.c", "query.c")),
+    "static": Program(("test_static.c",), ("static.c", "http1.c")),
     "buffer": Program(("test_buffer.c",), ("buffer.c",)),
     "timer": Program(("test_timer.c",), ("timer.c",)),
     "handle": Program(("test_handle.c",), ()),  # it includes handle.c, to make its memory fail

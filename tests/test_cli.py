@@ -188,11 +188,11 @@ def test_cfg_without_a_program(tmp_path: Path) -> None:
     ("entry", "words"),
     [
         ("missing.py", "there is no file missing.py"),
-        ("folder", "folder is a folder, and a folder cannot be served yet"),
+        ("folder", "folder has no folder public_html"),
         ("notes.txt", "notes.txt is not a Python file"),
-        ("what is this", "neither a .py file nor module:attr"),
-        ("module", "neither a .py file nor module:attr"),
-        (":app", "neither a .py file nor module:attr"),
+        ("what is this", "neither a .py file, nor module:attr, nor a folder"),
+        ("module", "neither a .py file, nor module:attr, nor a folder"),
+        (":app", "neither a .py file, nor module:attr, nor a folder"),
     ],
 )
 @pytest.mark.parametrize("action", [[], ["--cli"], ["--cfg"]])
@@ -207,7 +207,7 @@ def test_no_such_program(entry: str, words: str, action: list[str], tmp_path: Pa
 def test_nothing_named_and_nothing_found(tmp_path: Path) -> None:
     result = command(tmp_path)
     assert result.returncode == 2
-    assert "no app.py and no main.py" in one_message(result)
+    assert "no app.py and no public_html and no main.py" in one_message(result)
 
 
 def test_the_usual_files_are_found_and_it_says_so(tmp_path: Path) -> None:

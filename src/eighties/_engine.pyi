@@ -30,6 +30,13 @@ def close(elfd: int, childfd: int, /) -> bool:
     """`Socket.close` by handle."""
 
 def find_socket(elfd: int, childfd: int, /) -> Socket | None: ...
+def escape(value: object, /) -> str:
+    """A value as text of an HTML page, or of an attribute in double or single quotes: `html.escape(str(value))`.
+
+    Where the value's type has `__html__` its result is given back as it is: such a value is HTML already. Raises
+    TypeError when that is no str.
+    """
+
 def parse_query(text: str | bytes, /) -> MultiDict:
     """Decode `a=1&b=2` as HTML forms encode it (WHATWG URL §5.1). Never raises on bad input."""
 
@@ -221,8 +228,10 @@ class Response:
 class StaticFile:
     """A small file that the engine answers from memory: whole, or 304, or the sibling encoded as the client likes it.
 
-    Whatever is more than that (ranges, lists of entity tags, weighed encodings, bodies), and a file that is found to
-    have changed when it is looked at, once a second, goes to the handler of its Route.
+    That is for GET and HEAD, where it is the `file` of a Route whose status is 200 and which is no fallback. Whatever
+    is more (ranges, lists of entity tags, weighed encodings, other dates than its own, fields that stand twice, bodies)
+    goes to the handler of the Route; so does a file that has changed or is gone, and one whose encoded sibling has.
+    They are looked at once a second; before each answer where the target has a query, for browsers keep what they get.
     """
 
     def __new__(
@@ -240,8 +249,18 @@ class StaticFile:
         encodings: Sequence[tuple[bytes, StaticFile]] = ...,
     ) -> StaticFile:
         """
-        `fields`: further field lines, each with CRLF, of the 200 and the 304, ETag and Last-Modified among them, checked
-        by the caller. `encodings`: content codings, the preferred first, three at most.
+        `path` is looked at as it is: absolute, or the working folder must stay. By `mtime_ns`, `size` and `inode`, as
+        `os.stat` tells them, a change is told. `content_type` may be empty: none is sent.
+
+        `fields`: the other field lines, of 200 and 304, each with its CRLF: b"Vary: Accept-Encoding\\r\\n".
+        ETag and Last-Modified, with the values given here, are the caller's to put there; Content-Encoding of an
+        encoded sibling; and Vary of all of them. Not those that the engine writes: Content-Type, Content-Length, Date,
+        Server, Connection and what else bears on framing.
+
+        `encodings`: content codings, in small letters, with the file's siblings; the preferred first, three at most. A
+        sibling has none itself.
+
+        Raises TypeError, or ValueError for what would split a head, or is no entity tag or coding.
         """
 
 @final

@@ -1,7 +1,7 @@
 """aio: the high level of the API, under the ancestor's names ("Async helpers" in its README; here docs/async.md).
 
 A face that hands names on: promises from `promise`, `cached` from `cache`, sockets as streams from `streams`, what a
-program opens from `outgoing`, files from `files`, handlers from `handlers`. Keeps no state.
+program opens from `outgoing`, files from `files`, handlers from `handlers`, URLs from `urls`. Keeps no state.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from .handlers import (
 from .outgoing import connect, connect2, popen, popen_read
 from .promise import BrokenPromise, Promise, async_, await_, chain, gather, map, prepare_promise
 from .streams import Overflow, Socket, buffered_cor, cor, get_ip, read_stream
+from .urls import create_query, decrypt, encrypt, parse_query, set_master_key, to_url
 
 __all__ = [
     "Answer",
@@ -38,6 +39,9 @@ __all__ = [
     "connect",
     "connect2",
     "cor",
+    "create_query",
+    "decrypt",
+    "encrypt",
     "gather",
     "get_ip",
     "http_any",
@@ -45,13 +49,16 @@ __all__ = [
     "http_post",
     "mail",
     "map",
+    "parse_query",
     "popen",
     "popen_read",
     "prepare_promise",
     "read_stream",
+    "set_master_key",
     "stream_http_any",
     "stream_http_get",
     "stream_http_post",
+    "to_url",
     "watch",
 ]
 

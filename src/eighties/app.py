@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
 from . import _engine
-from .errors import HTTPError, plain, reason, traceback_page, traceback_text
-from .http import HTML, TEXT, Request, Response, to_response
+from .errors import HTTPError, error_answer, plain, reason
+from .http import Request, Response, to_response
 from .limits import DEFAULTS
 from .patterns import check_handler, handler_name, handler_place, parse_pattern
 
@@ -43,15 +43,19 @@ Steps = Generator[Any, Any, Response]
 """A request's way through hooks: yields each value that may have to be awaited, is sent what came of it."""
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
-PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-"""Content-Security-Policy of the error page: if anything slipped through unescaped, it would do nothing."""
 
 state = SimpleNamespace()
 """What must survive a reload of the program: `eighties.state.pool = ...`. One per worker."""
 
 
 class Entry(NamedTuple):
-    """One registered handler. `shape`: the pattern without the parameters' names; `place`: the handler's file:line."""
+    """One registered handler.
+
+    Arguments:
+        shape: the pattern without the parameters' names.
+        place: the handler's file:line.
+        direct: whether the handler wants to know its Route, as attribute `route`, to have the engine answer instead.
+    """
 
     pattern: str
     shape: str
@@ -60,6 +64,14 @@ class Entry(NamedTuple):
     stream: bool
     name: str
     place: str
+    direct: bool = False
+
+
+class Contents(Protocol):
+    """What an App serves beside its own routes, which come first: a site of pages."""
+
+    def entries(self) -> Iterable[Entry]: ...
+    def errors(self) -> dict[int, Handler]: ...
 
 
 class App:
@@ -77,6 +89,7 @@ class App:
         self.server_header = server_header
         self.limits: dict[str, int] = _checked_limits(limits)
         self.dev = False
+        self.contents: Contents | None = None
         self._entries: dict[tuple[str, str], Entry] = {}
         self._mounts: list[tuple[str, App]] = []
         self._starts: list[Handler] = []
@@ -220,9 +233,10 @@ class App:
                 key = (prefix + entry.shape, entry.method)
                 self._refuse_clash(seen.get(key), prefix, entry)
                 seen[key] = entry
-                bound = scope.bind(entry.handler)
-                pattern = prefix + entry.pattern
-                found.append(_engine.Route(pattern, entry.method, bound, name=entry.name, stream=entry.stream))
+                found.append(_route(prefix, scope, entry))
+        root = self._scopes[0][1]
+        others = self.contents.entries() if self.contents is not None else ()
+        found += [_route("", root, entry) for entry in others if (entry.shape, entry.method) not in seen]
         self._scopes.sort(key=lambda pair: len(pair[0]), reverse=True)
         return found
 
@@ -343,11 +357,14 @@ class Scope:
         self.apps = apps  # the outermost first
         self.befores = tuple(hook for app in apps for hook in app._befores)
         self.afters = tuple(hook for app in reversed(apps) for hook in app._afters)
-        self.errors = tuple(dict(app._errors) for app in reversed(apps) if app._errors)
+        tables = [dict(app._errors) for app in reversed(apps)]
+        if root.contents is not None:
+            tables.append(dict(root.contents.errors().items()))
+        self.errors = tuple(table for table in tables if table)
 
     def bind(self, handler: Handler) -> Handler:
-        """The handler within its hooks; itself where there are none."""
-        if not (self.befores or self.afters or self.errors):
+        """The handler within its hooks; itself where there are none: what it raises comes to `failed`."""
+        if not (self.befores or self.afters):
             return handler
 
         def bound(request: Request, /, **params: Any) -> object:
@@ -420,17 +437,15 @@ class Scope:
 
     def _plain(self, request: Request, error: BaseException) -> Response:
         """The answer of an app that says nothing itself."""
-        if isinstance(error, HTTPError):
-            return plain_answer(error)
-        if not self.root.dev:
-            return plain_answer(HTTPError(500))
-        if "text/html" in request.headers.get("accept", ""):
-            page = traceback_page(error, f"{request.method} {request.path} in {request.handler_name}")
-            body, kind, fields = page, HTML, [("Content-Security-Policy", PAGE_POLICY)]
-        else:
-            body, kind, fields = traceback_text(error), TEXT, []
-        # Sources, messages and paths may hold what UTF-8 cannot
-        return Response(body.encode("utf-8", "backslashreplace"), 500, fields, kind)
+        return Response(*error_answer(error, request, dev=self.root.dev))
+
+
+def _route(prefix: str, scope: Scope, entry: Entry) -> _engine.Route:
+    bound = scope.bind(entry.handler)
+    route = _engine.Route(prefix + entry.pattern, entry.method, bound, name=entry.name, stream=entry.stream)
+    if entry.direct:
+        cast(Any, entry.handler).route = route if bound is entry.handler else None
+    return route
 
 
 def drive(steps: Steps) -> object:

@@ -21,8 +21,10 @@ USAGE = """\
 
 usage: 80s [ENTRY] [OPTION...]
 
-ENTRY is a .py file with an App in it, or module:attr. Without one, app.py or main.py in the current folder is taken.
+ENTRY is a .py file with an App in it, module:attr, or a folder: its public_html is served, after its main.py has run.
+Without one, app.py, public_html or main.py in the current folder is taken.
 Each option can also be given as an environment variable: --max-body as EIGHTIES_MAX_BODY, ENTRY as EIGHTIES_ENTRY.
+MASTER_KEY, a variable only, is the secret behind sessions and encrypted links.
 What the command line says comes first, then the environment, then App(...).
 
 options:
@@ -88,7 +90,7 @@ def print_cfg(settings: Settings) -> int:
     """`--cfg`. The program is loaded for what its App sets; having none is fine."""
     entry = None
     try:
-        entry = locate(settings.entry)
+        entry = locate(settings.entry, settings.public_html)
     except EntryError as error:
         if settings.entry is not None:
             return fail(str(error), EXIT_USAGE)
@@ -134,7 +136,7 @@ def run(arguments: list[str]) -> int:
         settings = collect(arguments, os.environ)
         if settings.cfg:
             return print_cfg(settings)
-        entry = locate(settings.entry)
+        entry = locate(settings.entry, settings.public_html)
     except (SettingsError, EntryError) as error:
         return fail(str(error), EXIT_USAGE)
     settings.entry = entry.name

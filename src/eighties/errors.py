@@ -1,22 +1,27 @@
-"""HTTPError, and the texts that tell a client or a developer what went wrong.
+"""HTTPError, and what a client or a developer is told of what went wrong.
 
-Keeps no state. A program raises HTTPError in handlers and hooks; `app.py` asks for the texts when a
-request has failed. Every text is only read from the exception: nothing of it is evaluated.
+Keeps no state. A program raises HTTPError in handlers and hooks; `app.py` asks for the answer when a request has
+failed. Visitors get the short one made here, developers that of `errorreport.py` and `errorpage.py`, which are loaded
+when the first error is shown.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from types import FrameType
+    from . import _engine
 
-SOURCE_LINES = 5
-"""Lines of source shown above and below the failing one: a screen holds a few frames of that size."""
-SHOWN_FRAMES = 20
-"""A runaway recursion has a thousand equal frames; the innermost twenty tell the same."""
+MAX_MESSAGE = 4000
+"""Characters of an exception's message that are shown: a whole document in one is not read there."""
+
+Form = Literal["html", "json", "text"]
+_FORMS: dict[str, Form] = {"text/html": "html", "application/json": "json", "text/json": "json", "text/plain": "text"}
+_WEIGHT = re.compile(r"\s*q\s*=\s*(0(?:\.\d*)?|1(?:\.0*)?)\s*")
+_TEXT, _HTML, _JSON = "text/plain; charset=utf-8", "text/html; charset=utf-8", "application/json"
 
 
 class HTTPError(Exception):
@@ -69,83 +74,102 @@ def plain(error: HTTPError) -> str:
     return f"{error.detail or reason(error.status)}\n"
 
 
-def traceback_text(error: BaseException) -> str:
-    """The traceback as Python prints it, for developers at a terminal."""
-    import traceback
+class PageMistake(NamedTuple):
+    """What a PageError says; see `pages/scanner.py`."""
 
-    return "".join(traceback.format_exception(error))
+    path: str
+    line: int
+    message: str
+    text: str
+    chain: tuple[str, ...]
+    shown: str
 
 
-def traceback_page(error: BaseException, title: str) -> str:
-    """The traceback as an HTML page, the program's own frames first, with the source around each.
+def page_mistake(error: BaseException) -> PageMistake | None:
+    """What an exception says of a page that does not compile; None of any other exception.
+
+    It is known by its attributes: the floor of the pages is above this one.
+    """
+    values = getattr(error, "__dict__", {})
+    path, line, chain = values.get("path"), values.get("line"), values.get("chain")
+    if not (isinstance(path, str) and isinstance(line, int) and isinstance(chain, tuple)):
+        return None
+    shown = values.get("shown")
+    if not isinstance(shown, str) or os.path.isabs(shown):  # where the site lies is nobody's business
+        shown = os.path.basename(path)
+    message, text = values.get("message", ""), values.get("text", "")
+    return PageMistake(path, line, f"{message}"[:MAX_MESSAGE], f"{text}", tuple(map(str, chain)), shown)
+
+
+# ---- answers ----
+
+
+class Answer(NamedTuple):
+    """What a Response is made of, in its order."""
+
+    body: bytes
+    status: int
+    fields: list[tuple[str, str]]
+    content_type: str
+
+
+def error_answer(error: BaseException, request: _engine.Request, *, dev: bool) -> Answer:
+    """The answer to an error that no handler answers: JSON or a page where the client prefers it, else text.
 
     Arguments:
         error: the exception, with its `__traceback__`.
-        title: what was being done, such as `GET /users/7`.
+        dev: show developers what happened; otherwise only an HTTPError and a page's mistake say more than the status.
     """
-    import linecache
-    import traceback
-    from html import escape
+    form = preferred_form(",".join(request.headers.getall("accept")))
+    if isinstance(error, HTTPError) or not dev:
+        return _short_answer(error, form)
+    from .errorreport import report, report_json, report_text
 
-    linecache.checkcache()  # a file may have been saved since it was last shown
-    summary = "".join(traceback.format_exception_only(error)).strip()
-    own, others = _frames(error)
-    parts = [_PAGE_HEAD.format(title=escape(title), summary=escape(summary))]
-    parts += [_frame_html(frame, line, opened=True) for frame, line in own]
-    if others:
-        parts.append(f"<details><summary>{len(others)} frames of libraries and the server</summary>")
-        parts += [_frame_html(frame, line, opened=False) for frame, line in others]
-        parts.append("</details>")
-    parts.append(f"<h2>As Python prints it</h2><pre>{escape(traceback_text(error))}</pre></main></html>\n")
-    return "".join(parts)
+    found = report(error, f"{request.method} {request.path} in {request.handler_name}")
+    if form == "json":
+        return Answer(_encoded(report_json(found)), 500, [("Vary", "Accept")], _JSON)
+    if form == "text":
+        return Answer(_encoded(report_text(found)), 500, [], _TEXT)
+    from .errorpage import POLICY, page
+
+    return Answer(_encoded(page(found)), 500, [("Vary", "Accept"), ("Content-Security-Policy", POLICY)], _HTML)
 
 
-def _frames(error: BaseException) -> tuple[list[tuple[FrameType, int]], list[tuple[FrameType, int]]]:
-    """Frames of the program and of all others, the innermost first."""
-    own: list[tuple[FrameType, int]] = []
-    others: list[tuple[FrameType, int]] = []
-    step = error.__traceback__
-    while step is not None:
-        (own if _is_own(step.tb_frame.f_code.co_filename) else others).append((step.tb_frame, step.tb_lineno))
-        step = step.tb_next
-    return own[: -SHOWN_FRAMES - 1 : -1], others[: -SHOWN_FRAMES - 1 : -1]
+def preferred_form(accept: str) -> Form:
+    """The form that an Accept field names with the highest weight, the first of equals (RFC 9110 §12.5.1).
+
+    Text where it names none: who takes anything (`*/*`) is a program, and its user reads text. Never raises.
+    """
+    form: Form = "text"
+    best = 0.0
+    for one in accept.lower().split(","):
+        media, *parameters = one.split(";")
+        media = media.strip()
+        named = "json" if media.endswith(("+json", "*/json")) else _FORMS.get(media)
+        weights = [float(found[1]) for found in map(_WEIGHT.fullmatch, parameters) if found]
+        weight = weights[0] if weights else 1.0
+        if named and weight > best:
+            form, best = named, weight
+    return form
 
 
-def _is_own(filename: str) -> bool:
-    """Whether a file belongs to the program: neither to Python, nor to what is installed, nor to the server."""
-    if filename.startswith("<"):
-        return False
-    house = os.path.dirname(os.path.abspath(__file__)) + os.sep
-    library = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
-    path = os.path.abspath(filename)
-    installed = f"{os.sep}site-packages{os.sep}" in path or f"{os.sep}dist-packages{os.sep}" in path
-    return not (installed or path.startswith((house, library)))
+def _short_answer(error: BaseException, form: Form) -> Answer:
+    """What visitors are told."""
+    if isinstance(error, HTTPError):
+        status, fields, detail, text = error.status, list(error.headers), f"{error.detail}", plain(error)
+    else:
+        mistake = page_mistake(error)
+        detail = f"{mistake.shown}:{mistake.line}: {mistake.message}" if mistake else ""
+        status, fields, text = 500, [], f"{reason(500)}\n{detail}\n" if detail else f"{reason(500)}\n"
+    if form != "json" or any(name.lower() == "content-type" for name, _ in fields):
+        return Answer(_encoded(text), status, fields, _TEXT)
+    import json
+
+    value = {"error": reason(status), "status": status} | ({"detail": detail} if detail else {})
+    body = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return Answer(_encoded(body), status, [*fields, ("Vary", "Accept")], _JSON)
 
 
-def _frame_html(frame: FrameType, line: int, *, opened: bool) -> str:
-    import linecache
-    from html import escape
-
-    code = frame.f_code
-    rows = []
-    for number in range(max(1, line - SOURCE_LINES), line + SOURCE_LINES + 1):
-        text = linecache.getline(code.co_filename, number, frame.f_globals)
-        if text:
-            row = f"{number:>5}  {escape(text.rstrip())}\n"
-            rows.append(f"<mark>{row}</mark>" if number == line else row)
-    head = f"<code>{escape(code.co_filename)}:{line}</code> in <b>{escape(code.co_qualname)}</b>"
-    return f"<details{' open' if opened else ''}><summary>{head}</summary><pre>{''.join(rows)}</pre></details>"
-
-
-_PAGE_HEAD = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{summary}</title>
-<style>
-:root {{ color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }}
-main {{ max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
-h1 {{ font-size: 1.4rem; white-space: pre-wrap; overflow-wrap: anywhere }}
-pre {{ padding: .5rem; overflow: auto; font-size: .85rem; border: 1px solid #8886; border-radius: .3rem }}
-mark {{ display: inline-block; min-width: 100%; background: #f553; color: inherit }}
-summary {{ cursor: pointer; overflow-wrap: anywhere }}
-</style>
-<main><p>{title}</p><h1>{summary}</h1>
-"""
+def _encoded(text: str) -> bytes:
+    """UTF-8. Sources, messages and paths may hold halves of surrogate pairs; `\\udc80` is right in JSON, too."""
+    return text.encode("utf-8", "backslashreplace")

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from . import _engine, forms
 from .cookies import check_cookie, http_date, parse_cookies
 from .errors import HTTPError, header_pairs
+from .media import media_type
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -334,7 +335,7 @@ class Response(_engine.Response):
 
         Arguments:
             path: which file. Never join a client's text to a folder unchecked.
-            content_type: what it is; guessed from the name of the file otherwise.
+            content_type: what it is; by the end of the file's name otherwise, see `media`.
             filename: offer it as a download under this name (RFC 6266).
         Raises:
             OSError: as `open`; `IsADirectoryError`, or EINVAL for a device, a pipe or a socket.
@@ -343,7 +344,7 @@ class Response(_engine.Response):
         fields = header_pairs(headers)
         if filename is not None:
             fields.append(("Content-Disposition", _disposition(filename)))
-        kind = content_type or _guess_type(os.fspath(path))
+        kind = content_type or media_type(os.fspath(path), BINARY)
         return cls(_open_region(path), status, fields, kind)
 
     def set_cookie(
@@ -546,23 +547,6 @@ def _disposition(filename: str) -> str:
     if simple == filename:
         return f'attachment; filename="{simple}"'
     return f"attachment; filename=\"{simple}\"; filename*=UTF-8''{_percent(filename, _ATTR)}"
-
-
-@functools.cache
-def _types() -> Callable[[str], tuple[str | None, str | None]]:
-    import mimetypes
-
-    return mimetypes.MimeTypes().guess_type  # Python's own table: the same on every machine
-
-
-def _guess_type(path: str) -> str:
-    name = path.rpartition("/")[2]
-    kind, encoding = _types()(f"./{name}")
-    if encoding is not None:
-        return "application/gzip" if encoding == "gzip" else BINARY
-    if kind is None:
-        return BINARY
-    return f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
 
 
 def _open_region(path: str | os.PathLike[str]) -> _engine.FileRegion:

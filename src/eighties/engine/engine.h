@@ -179,6 +179,30 @@ const char *router_add(router *r, const char *pattern, http1_method method, void
 /* HEAD falls back to GET. */
 void router_find(const router *r, span path, http1_method method, router_match *match);
 
+/* ---- static.c: what is asked of a small file that is in memory ---- */
+
+#define STATIC_ENCODINGS 3 /* encoded siblings of a file: br, zstd, gzip */
+
+/* What a request says about the file it wants. A span without `at`: not a word. They point into the head. */
+typedef struct {
+  span none_match, modified_since, encodings;
+  bool
+      version; /* the target has a query, as the version of a file that browsers then keep: never answer with an old one */
+  bool other; /* asks for something that is not decided here: hand it over to the handler */
+} static_wishes;
+
+typedef enum { STATIC_OTHER, STATIC_WHOLE, STATIC_NOT_MODIFIED } static_verdict; /* OTHER: hand over; 200; 304 */
+
+void static_read(const http1_head *head, static_wishes *w);
+/* Which of `n` codings, the preferred first, to answer with; n: the file as it is; -1: hand over. */
+int static_choose(const static_wishes *w, const span *codings, int n);
+static_verdict static_judge(const static_wishes *w, span etag, span last_modified);
+/* Checks of what the program gives. `lines`: each "Name: value" and CRLF, none of them a field that answer_head writes or
+ * that bears on framing; NULL or why not. A coding is a token in small letters. */
+const char *static_refuses(span lines);
+bool static_is_etag(span text);
+bool static_is_coding(span name);
+
 /* ---- connection.c, input.c, output.c ---- */
 
 typedef struct server server;

@@ -104,6 +104,7 @@ static const struct {
     {"abandon", offsetof(module_state, abandon)},
     {"_code", offsetof(module_state, code)},
     {"_lasti", offsetof(module_state, lasti)},
+    {"__html__", offsetof(module_state, html)},
 };
 #define NAMES (sizeof names / sizeof *names)
 
@@ -127,7 +128,8 @@ static int module_exec(PyObject *module) {
   if (add_type(module, &m->static_file, &static_spec) < 0) return -1;
   if (add_type(module, &m->resolver, &resolver_spec) < 0 || PyModule_AddFunctions(module, socket_functions) < 0)
     return -1;
-  return PyModule_AddFunctions(module, promise_functions);
+  if (PyModule_AddFunctions(module, promise_functions) < 0) return -1;
+  return PyModule_AddFunctions(module, escape_functions);
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {

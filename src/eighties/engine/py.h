@@ -10,6 +10,7 @@
  * py_route.c     Route
  * py_static.c    StaticFile: small files without Python
  * py_multidict.c MultiDict, headers and queries
+ * py_escape.c    escape: values to HTML
  *
  * Ownership: a linked request is held by its connection (conn->exchange owns a reference) and knows it (request->conn).
  * request_unlink ends both at once.
@@ -32,7 +33,7 @@ typedef struct {
   PyObject *cancelled_error, *invalid_state_error;                  /* asyncio's */
   PyObject *promise;                                                /* promise.Promise */
   PyObject *add_done_callback, *result, *cancel, *call_soon, *done; /* method names */
-  PyObject *str_context;
+  PyObject *str_context, *html;
   PyObject *set_result, *settle_several, *fail, *abandon, *code, *lasti; /* names of a promise */
   unsigned engines, requests, sockets, left_over;                        /* live objects; what engines left behind */
   struct engine_object *newest;                                          /* of all engines, linked by `older` */
@@ -158,8 +159,8 @@ bool socket_eof(conn *c);
 void socket_drained(conn *c);
 void socket_closed(conn *c);
 PyObject *socket_take_over(request_object *r);
-extern PyMethodDef socket_functions[], promise_functions[];        /* of the module */
-engine_object *engine_find(const module_state *m, PyObject *elfd); /* NULL with OSError */
+extern PyMethodDef socket_functions[], promise_functions[], escape_functions[]; /* of the module */
+engine_object *engine_find(const module_state *m, PyObject *elfd);              /* NULL with OSError */
 /* py_static.c: whether it has answered */
 typedef struct static_object static_object;
 bool static_answer(static_object *f, conn *c, const http1_head *head);

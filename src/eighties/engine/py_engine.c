@@ -30,8 +30,11 @@ static bool up_begin(conn *c, const http1_head *head, const router_match *match,
 }
 
 static bool up_answer(conn *c, const http1_head *head, const router_match *match) {
-  static_object *f = (static_object *)((route_object *)match->route)->file;
-  return f && static_answer(f, c, head);
+  const engine_object *e = engine_of(c);
+  route_object *route = match->route;
+  if (!route->file || route->status != 200) return false;
+  if (match->route == e->fallback_404 || match->route == e->fallback_405) return false; /* these answer no 200 */
+  return static_answer((static_object *)route->file, c, head);
 }
 
 static bool up_keep(conn *c) { return request_keep(c->exchange); }

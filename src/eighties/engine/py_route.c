@@ -93,6 +93,7 @@ static PyObject *route_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 static int route_traverse(PyObject *self, visitproc visit, void *arg) {
   Py_VISIT(Py_TYPE(self));
   Py_VISIT(((route_object *)self)->handler);
+  Py_VISIT(((route_object *)self)->file);
   return 0;
 }
 

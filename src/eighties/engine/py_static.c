@@ -8,93 +8,39 @@
 
 #include "py.h"
 
-#define MOST_ENCODINGS 3 /* br, zstd, gzip */
-
-typedef struct {
-  PyObject *name, *file; /* content coding, and the StaticFile of the encoded sibling */
-} encoding;
-
 struct static_object {
   PyObject_HEAD
-  PyObject *path, *content_type, *fields, *etag, *last_modified, *body; /* bytes, all but path */
-  encoding encodings[MOST_ENCODINGS];                                   /* in the order of preference */
-  int n_encodings;
-  int64_t mtime; /* ns */
-  uint64_t size, inode;
-  uint32_t looked; /* second in which the file was last seen to be unchanged */
+  PyObject *path, *content_type, *fields, *etag, *last_modified, *body; /* bytes */
+  /* Encoded siblings, the preferred first. They have none themselves, so nothing here leads back to here. */
+  PyObject *names[STATIC_ENCODINGS]; /* of their content codings, bytes */
+  span codings[STATIC_ENCODINGS];    /* the same */
+  static_object *siblings[STATIC_ENCODINGS];
+  int n;
+  uint64_t mtime, size, inode; /* ns, modulo 2^64 */
+  bool seen;                   /* `looked` counts */
+  uint32_t looked;             /* second in which the file was last seen to be unchanged */
 };
 
 /* ---- is it still the file? ---- */
 
-static bool unchanged(static_object *f, uint32_t now) {
-  if (f->looked == now) return true; /* once a second is enough, and a call for each request would be felt */
+static bool look(const static_object *f) {
   struct stat st;
   if (stat(PyBytes_AS_STRING(f->path), &st) < 0 || !S_ISREG(st.st_mode)) return false;
 #ifdef __APPLE__
-  struct timespec m = st.st_mtimespec;
+  const struct timespec m = st.st_mtimespec;
 #else
-  struct timespec m = st.st_mtim;
+  const struct timespec m = st.st_mtim;
 #endif
-  bool same = (int64_t)m.tv_sec * 1000000000 + m.tv_nsec == f->mtime && (uint64_t)st.st_size == f->size &&
-              (uint64_t)st.st_ino == f->inode;
-  if (same) f->looked = now;
-  return same;
+  return (uint64_t)m.tv_sec * 1000000000u + (uint64_t)m.tv_nsec == f->mtime && (uint64_t)st.st_size == f->size &&
+         (uint64_t)st.st_ino == f->inode;
 }
 
-/* ---- what is asked ---- */
-
-typedef struct {
-  span none_match, modified_since, encodings;
-  bool other; /* asks for something that is not decided here */
-} wishes;
-
-static bool is_value(span value, PyObject *text) {
-  size_t len = (size_t)PyBytes_GET_SIZE(text);
-  return value.len == len && memcmp(value.at, PyBytes_AS_STRING(text), len) == 0;
-}
-
-/* The fields that matter (RFC 9110 sections 12.5.3, 13.1 and 14.2); names of other lengths are not looked at. */
-static void note_field(wishes *w, const char *head, const http1_field *field) {
-  const span name = {head + field->name, field->name_len}, value = {head + field->value, field->value_len};
-  switch (name.len) {
-  case 5: w->other |= http1_same(name.at, 5, "range"); break;
-  case 8: w->other |= http1_same(name.at, 8, "if-match") || http1_same(name.at, 8, "if-range"); break;
-  case 13:
-    if (!http1_same(name.at, 13, "if-none-match")) break;
-    w->other |= w->none_match.at != NULL;
-    w->none_match = value;
-    break;
-  case 15:
-    if (!http1_same(name.at, 15, "accept-encoding")) break;
-    w->other |= w->encodings.at != NULL;
-    w->encodings = value;
-    break;
-  case 17:
-    if (http1_same(name.at, 17, "if-modified-since")) w->modified_since = value;
-    break;
-  case 19: w->other |= http1_same(name.at, 19, "if-unmodified-since"); break;
-  default: break;
-  }
-}
-
-static bool has_token(span list, PyObject *token) {
-  size_t len = (size_t)PyBytes_GET_SIZE(token);
-  for (size_t i = 0; i < list.len;) {
-    while (i < list.len && (list.at[i] == ' ' || list.at[i] == '\t' || list.at[i] == ',')) i++;
-    size_t start = i;
-    while (i < list.len && list.at[i] != ' ' && list.at[i] != '\t' && list.at[i] != ',') i++;
-    if (i - start == len && http1_same(list.at + start, len, PyBytes_AS_STRING(token))) return true;
-  }
-  return false;
-}
-
-/* The sibling that is encoded as the client likes it; itself where there is none; NULL: weights have to be read. */
-static static_object *encoded(static_object *f, span accepted) {
-  if (!f->n_encodings || !accepted.len) return f;
-  if (memchr(accepted.at, ';', accepted.len) || memchr(accepted.at, '*', accepted.len)) return NULL;
-  for (int i = 0; i < f->n_encodings; i++)
-    if (has_token(accepted, f->encodings[i].name)) return (static_object *)f->encodings[i].file;
-  return f;
+/* Once a second is enough, and a call for each request would be felt; `now` is such a second. */
+static bool unchanged(static_object *f, uint32_t now, bool always) {
+  if (f->seen && f->looked == now && !always) return true;
+  f->seen = look(f);
+  f->looked = now;
+  return f->seen;
 }
 
 /* ---- answering ---- */
@@ -114,79 +60,112 @@ static bool put_answer(conn *c, static_object *f, bool modified) {
   return answer_head(c, &a) && (!modified || put_body(c, f));
 }
 
+/* No Python runs in here: the file stays what it is, its route's. An encoded sibling is only as true as the file itself:
+ * both are looked at. */
 bool static_answer(static_object *f, conn *c, const http1_head *head) {
-  wishes w = {0};
-  for (size_t i = 0; i < head->n_fields; i++) note_field(&w, head->bytes.at, &head->fields[i]);
-  if (w.other) return false;
-  f = encoded(f, w.encodings);
-  if (!f || !unchanged(f, c->server->now)) return false;
-  bool modified = true;
-  if (w.none_match.at) { /* If-Modified-Since does not count then (RFC 9110 section 13.1.3) */
-    modified = !is_value(w.none_match, f->etag);
-    if (modified && (memchr(w.none_match.at, ',', w.none_match.len) || memchr(w.none_match.at, '*', w.none_match.len)))
-      return false;
-  } else if (w.modified_since.at) {
-    modified = false;
-    if (!is_value(w.modified_since, f->last_modified)) return false;
-  }
-  if (!put_answer(c, f, modified)) conn_close(c);
+  static_wishes w;
+  static_read(head, &w);
+  const int chosen = w.other ? -1 : static_choose(&w, f->codings, f->n);
+  if (chosen < 0) return false;
+  static_object *version = chosen < f->n ? f->siblings[chosen] : f;
+  const static_verdict verdict = static_judge(&w, text_of(version->etag), text_of(version->last_modified));
+  if (verdict == STATIC_OTHER || !unchanged(f, c->server->now, w.version)) return false;
+  if (version != f && !unchanged(version, c->server->now, w.version)) return false;
+  if (!put_answer(c, version, verdict == STATIC_WHOLE)) conn_close(c);
   return true;
 }
 
 /* ---- the object ---- */
 
-static int take_encodings(static_object *f, PyTypeObject *type, PyObject *pairs) {
-  PyObject *all = pairs ? PySequence_Fast(pairs, "encodings are pairs of a content coding and a StaticFile") : NULL;
-  if (!pairs) return 0;
-  if (!all) return -1;
-  for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(all) && !PyErr_Occurred(); i++) {
-    PyObject *name, *file;
-    encoding *e = &f->encodings[f->n_encodings];
-    if (f->n_encodings == MOST_ENCODINGS) {
-      PyErr_Format(PyExc_ValueError, "a StaticFile has %d encodings at most", MOST_ENCODINGS);
-    } else if (PyArg_ParseTuple(PySequence_Fast_GET_ITEM(all, i), "SO!", &name, type, &file)) {
-      *e = (encoding){Py_NewRef(name), Py_NewRef(file)};
-      f->n_encodings++;
-    }
+static bool refused(const char *why) {
+  PyErr_Format(PyExc_ValueError, "StaticFile: %s", why);
+  return false;
+}
+
+/* A copy, where it is no bytes object exactly: those refer to nothing else, so that no circle goes through here. */
+static PyObject *exact(PyObject *bytes) {
+  if (PyBytes_CheckExact(bytes)) return Py_NewRef(bytes);
+  return PyBytes_FromStringAndSize(PyBytes_AS_STRING(bytes), PyBytes_GET_SIZE(bytes));
+}
+
+/* What goes into a head must not split it. */
+static bool check(const static_object *f) {
+  const span type = text_of(f->content_type), date = text_of(f->last_modified);
+  if (!http1_is_value(type.at, type.len)) return refused("content_type holds a control character");
+  if (!http1_is_value(date.at, date.len)) return refused("last_modified holds a control character");
+  if (!static_is_etag(text_of(f->etag))) return refused("etag is no entity tag (RFC 9110 8.8.3)");
+  const char *why = static_refuses(text_of(f->fields));
+  return !why || refused(why);
+}
+
+static bool take_encoding(static_object *f, PyObject *pair) {
+  PyObject *name, *file;
+  if (!PyTuple_Check(pair)) {
+    PyErr_SetString(PyExc_TypeError, "encodings are tuples of a content coding and a StaticFile");
+    return false;
   }
-  Py_DECREF(all);
-  return PyErr_Occurred() ? -1 : 0;
+  if (!PyArg_ParseTuple(pair, "SO!:encodings", &name, Py_TYPE(f), &file)) return false;
+  if (f->n == STATIC_ENCODINGS) return refused("it has three encodings at most");
+  if (!static_is_coding(text_of(name))) return refused("a content coding is a token in small letters");
+  if (((static_object *)file)->n) return refused("an encoded sibling has no encodings of its own");
+  if (!(f->names[f->n] = exact(name))) return false;
+  f->siblings[f->n] = (static_object *)Py_NewRef(file);
+  f->codings[f->n] = text_of(f->names[f->n]);
+  f->n++;
+  return true;
+}
+
+static bool take_encodings(static_object *f, PyObject *pairs) {
+  PyObject *all = PySequence_Tuple(pairs);
+  bool fine = all != NULL;
+  for (Py_ssize_t i = 0; fine && i < PyTuple_GET_SIZE(all); i++) fine = take_encoding(f, PyTuple_GET_ITEM(all, i));
+  Py_XDECREF(all);
+  return fine;
+}
+
+typedef struct {
+  PyObject *path, *content_type, *fields, *etag, *last_modified, *body, *encodings;
+  unsigned long long mtime, size, inode;
+} description;
+
+/* With a reference to the path; the others are borrowed. */
+static bool read_description(PyObject *args, PyObject *kwargs, description *d) {
+  static char *names[] = {"path",          "mtime_ns", "size",      "inode", "content_type", "fields", "etag",
+                          "last_modified", "body",     "encodings", NULL};
+  *d = (description){0};
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&|$KKKSSSSSO:StaticFile", names, PyUnicode_FSConverter, &d->path,
+                                   &d->mtime, &d->size, &d->inode, &d->content_type, &d->fields, &d->etag,
+                                   &d->last_modified, &d->body, &d->encodings))
+    return false;
+  const Py_ssize_t given = PyTuple_GET_SIZE(args) + (kwargs ? PyDict_GET_SIZE(kwargs) : 0);
+  if (given - (d->encodings != NULL) == 9) return true;
+  PyErr_SetString(PyExc_TypeError, "StaticFile takes path and every keyword; only encodings may be left out");
+  Py_CLEAR(d->path);
+  return false;
 }
 
 static PyObject *static_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-  static char *names[] = {"path",          "mtime_ns", "size",      "inode", "content_type", "fields", "etag",
-                          "last_modified", "body",     "encodings", NULL};
-  PyObject *path, *content_type, *fields, *etag, *last_modified, *body, *encodings = NULL;
-  long long mtime;
-  unsigned long long size, inode;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&|$LKKSSSSSO:StaticFile", names, PyUnicode_FSConverter, &path,
-                                   &mtime, &size, &inode, &content_type, &fields, &etag, &last_modified, &body,
-                                   &encodings))
-    return NULL;
-  if (PyTuple_GET_SIZE(args) != 1 || !kwargs || PyDict_GET_SIZE(kwargs) < 8) {
-    Py_DECREF(path);
-    return PyErr_Format(PyExc_TypeError, "StaticFile takes path and every keyword; only encodings may be left out");
-  }
+  description d;
+  if (!read_description(args, kwargs, &d)) return NULL;
   static_object *f = (static_object *)type->tp_alloc(type, 0);
-  if (!f) {
-    Py_DECREF(path);
-    return NULL;
+  bool fine = f && (f->path = exact(d.path)) && (f->content_type = exact(d.content_type)) &&
+              (f->fields = exact(d.fields)) && (f->etag = exact(d.etag)) &&
+              (f->last_modified = exact(d.last_modified)) && (f->body = exact(d.body));
+  Py_DECREF(d.path);
+  if (fine) {
+    f->mtime = d.mtime;
+    f->size = d.size;
+    f->inode = d.inode;
+    fine = check(f) && (!d.encodings || take_encodings(f, d.encodings));
   }
-  f->path = path;
-  f->content_type = Py_NewRef(content_type);
-  f->fields = Py_NewRef(fields);
-  f->etag = Py_NewRef(etag);
-  f->last_modified = Py_NewRef(last_modified);
-  f->body = Py_NewRef(body);
-  f->mtime = mtime;
-  f->size = size;
-  f->inode = inode;
-  if (take_encodings(f, type, encodings) < 0) Py_CLEAR(f);
+  if (!fine) Py_CLEAR(f);
   return (PyObject *)f;
 }
 
 static int static_traverse(PyObject *self, visitproc visit, void *arg) {
+  static_object *f = (static_object *)self;
   Py_VISIT(Py_TYPE(self));
+  for (int i = 0; i < f->n; i++) Py_VISIT(f->siblings[i]);
   return 0;
 }
 
@@ -200,10 +179,9 @@ static void static_dealloc(PyObject *self) {
   Py_CLEAR(f->etag);
   Py_CLEAR(f->last_modified);
   Py_CLEAR(f->body);
-  while (f->n_encodings) {
-    encoding *e = &f->encodings[--f->n_encodings];
-    Py_CLEAR(e->name);
-    Py_CLEAR(e->file);
+  for (int i = 0; i < f->n; i++) {
+    Py_CLEAR(f->names[i]);
+    Py_CLEAR(f->siblings[i]);
   }
   type->tp_free(self);
   Py_DECREF(type);

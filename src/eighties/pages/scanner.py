@@ -62,9 +62,10 @@ class PageError(Exception):
         self.message = message
         self.text = text
         self.chain = chain
+        self.shown = path  # as messages show it; `site.py` makes it relative to its root
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.line}: {self.message}"
+        return f"{self.shown}:{self.line}: {self.message}"
 
 
 class Text(NamedTuple):

@@ -1,4 +1,4 @@
-"""Loader: from what the user named, a `.py` file or `module:attr`, to the program in it: an App, hooks, or both.
+"""Loader: from what the user named, a `.py` file, `module:attr` or a folder, to the program in it: an App, hooks, both.
 
 `locate` is cheap and runs in the parent, so that a wrong name ends the server before anything is started; `load`
 runs the program, in a worker (or for `--cfg` and `--cli` in the command itself). It holds no state of its own.
@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..app import App
+    from ..pages.site import Site
 
     Hook = Callable[..., object]
 
 # Looked for in this order when no ENTRY is given.
-USUAL_FILES = ("app.py", "main.py")
+USUAL = ("app.py", "public_html", "main.py")
+# The folder of pages and files, and the program beside it that is executed first.
+ROOT = "public_html"
+MAIN = "main.py"
 # Functions of the entry module that the server calls where they are there.
 HOOKS = ("on_data", "on_close", "on_write", "on_init", "on_accept", "on_message")
 
@@ -40,9 +44,12 @@ class LoadError(Exception):
 
 
 class Entry:
-    """Where a program is: `path` of a file, or `module` and `attribute`; `how` says how it was found."""
+    """Where a program is: `path` of a file, or `module` and `attribute`; `how` says how it was found.
 
-    __slots__ = ("attribute", "how", "module", "name", "path")
+    `root` is the folder of its pages and files, if it has one; with a root there may be no program at all.
+    """
+
+    __slots__ = ("attribute", "how", "module", "name", "path", "root")
 
     def __init__(self, name: str, how: str) -> None:
         self.name = name
@@ -50,27 +57,66 @@ class Entry:
         self.path: str | None = None
         self.module = ""
         self.attribute = ""
+        self.root: str | None = None
 
 
-def locate(name: str | None) -> Entry:
-    """The program that `name` means, or the usual one in the current folder. Raises EntryError."""
+def locate(name: str | None, public_html: str | None = None) -> Entry:
+    """The program that `name` means, or the usual one in the current folder. Raises EntryError.
+
+    `public_html` is the folder of its pages, or the one above: where `name` is no folder itself.
+    """
+    if name is None and public_html is not None:
+        return _locate_folder(Entry(public_html, f"no program was named; {ROOT} was"))
     if name is None:
-        for usual in USUAL_FILES:
-            if os.path.isfile(usual):
-                return _locate_file(Entry(usual, f"no program was named; {usual} was found in the current folder"))
-        raise EntryError(
-            f"no program was named, and the current folder has no {' and no '.join(USUAL_FILES)}: try 80s FILE.py"
-        )
+        return _locate_usual()
     entry = Entry(name, "")
     if os.path.isdir(name):
-        raise EntryError(f"{name} is a folder, and a folder cannot be served yet: name a .py file")
+        return _locate_folder(entry)
+    _locate_program(entry)
+    if public_html is not None:
+        entry.root = _root_in(public_html)
+    return entry
+
+
+def _locate_usual() -> Entry:
+    how = "no program was named; {} was found in the current folder"
+    for usual in USUAL:
+        if usual == ROOT and os.path.isdir(ROOT):
+            return _locate_folder(Entry(".", how.format(ROOT)))
+        if usual != ROOT and os.path.isfile(usual):
+            return _locate_file(Entry(usual, how.format(usual)))
+    raise EntryError(
+        f"no program was named, and the current folder has no {' and no '.join(USUAL)}: try 80s FILE.py or 80s FOLDER"
+    )
+
+
+def _locate_folder(entry: Entry) -> Entry:
+    entry.root = _root_in(entry.name)
+    main = os.path.join(os.path.dirname(entry.root), MAIN)
+    entry.path = main if os.path.isfile(main) else None
+    return entry
+
+
+def _root_in(folder: str) -> str:
+    """The folder of pages that is meant by itself or by the one above it. Raises EntryError."""
+    path = os.path.abspath(folder)
+    if os.path.isdir(os.path.join(path, ROOT)):
+        return os.path.join(path, ROOT)
+    if os.path.basename(path) == ROOT and os.path.isdir(path):
+        return path
+    what = f"has no folder {ROOT}, where the pages and files of a site are" if os.path.isdir(path) else "is no folder"
+    raise EntryError(f"{folder} {what}")
+
+
+def _locate_program(entry: Entry) -> Entry:
+    name = entry.name
     if name.endswith(".py"):
         return _locate_file(entry)
     entry.module, colon, entry.attribute = name.partition(":")
     if not colon or not all(part.isidentifier() for part in f"{entry.module}.{entry.attribute}".split(".")):
         if os.path.exists(name):
-            raise EntryError(f"{name} is not a Python file: a program is FILE.py or module:attr")
-        raise EntryError(f"{name} is neither a .py file nor module:attr")
+            raise EntryError(f"{name} is not a Python file: a program is FILE.py, module:attr or a folder")
+        raise EntryError(f"{name} is neither a .py file, nor module:attr, nor a folder")
     return entry
 
 
@@ -82,13 +128,18 @@ def _locate_file(entry: Entry) -> Entry:
 
 
 class Program:
-    """What is served. `hooks`: the module's, by name. `raw`: its own bytes are spoken, and `app` is an empty one."""
+    """What is served. `hooks`: the module's, by name. `raw`: its own bytes are spoken, and `app` is an empty one.
 
-    __slots__ = ("app", "hooks", "raw")
+    `names`: all of the module's; the pages of its `site`, which the worker makes, have them as their globals.
+    """
 
-    def __init__(self, app: App, hooks: dict[str, Hook], raw: bool) -> None:
+    __slots__ = ("app", "hooks", "names", "raw", "site")
+
+    def __init__(self, app: App, hooks: dict[str, Hook], names: dict[str, Any], raw: bool) -> None:
         self.app = app
         self.hooks = hooks
+        self.names = names
+        self.site: Site | None = None
         self.raw = raw
 
 
@@ -96,9 +147,10 @@ def load(entry: Entry) -> Program:
     """Run the program and return what is to be served. Raises LoadError."""
     from ..app import App
 
-    if entry.path is not None:
-        module = _run(entry, lambda: _import_file(str(entry.path)))
-        return _program(_app_in(module, entry.name), module, entry.name)
+    if not entry.module:
+        path = entry.path
+        module = _no_module(entry) if path is None else _run(entry, lambda: _import_file(path))
+        return _program(_app_in(module, entry.name), module, entry)
     sys.path.insert(0, os.getcwd())
     module = _run(entry, lambda: _import_module(entry.module))
     found: object = module
@@ -109,13 +161,22 @@ def load(entry: Entry) -> Program:
             raise LoadError(f"{entry.name}: there is no {part!r} in {entry.module}") from None
     if not isinstance(found, App):
         raise LoadError(f"{entry.name} is not an App but {_kind(found)}")
-    return _program(found, module, entry.name)
+    return _program(found, module, entry)
 
 
-def _program(app: App | None, module: ModuleType, name: str) -> Program:
+def _no_module(entry: Entry) -> ModuleType:
+    """A site without a main.py: its pages may import what lies beside it."""
+    from types import ModuleType
+
+    sys.path.insert(0, os.path.dirname(str(entry.root)))
+    return ModuleType("main")
+
+
+def _program(app: App | None, module: ModuleType, entry: Entry) -> Program:
     """The App, what the rooms for 80s-like programs have registered, and the hooks, put together. Raises LoadError."""
     from ..app import App
 
+    name = entry.name
     hooks = _hooks_in(module, name)
     # Only a program that uses it has imported it. What is registered there counts as an App.
     handlers = sys.modules.get("eighties.handlers")
@@ -127,10 +188,12 @@ def _program(app: App | None, module: ModuleType, name: str) -> Program:
                 app.mount("/", handlers.program)
             except ValueError as error:
                 raise LoadError(f"{name} cannot be loaded: {error}") from None
+    if app is None and entry.root is not None:
+        app = App()
     if app is not None:
-        return Program(app, hooks, raw=False)
+        return Program(app, hooks, vars(module), raw=False)
     if "on_data" in hooks:
-        return Program(App(), hooks, raw=True)
+        return Program(App(), hooks, vars(module), raw=True)
     found = getattr(module, "app", None)
     what = f"; its `app` is {_kind(found)}" if found is not None else ""
     hint = ", or a function `on_data` if it speaks bytes"

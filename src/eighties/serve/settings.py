@@ -27,6 +27,9 @@ EXIT_ERROR = 1
 EXIT_CANNOT_START = 3
 HOOK_TIME = 5.0
 
+# What the ancestor calls two of the limits.
+ANCESTORS_LIMITS = {"max_header_bytes": "HTTP_MAX_HEADER_SIZE", "max_body": "HTTP_MAX_BODY_SIZE"}
+
 # Far above any sensible value; keeps a typing slip from overflowing the engine's integers.
 LARGEST_LIMIT = 2**40
 # A worker is a process of some 15 MB: more than this is a typing slip.
@@ -113,11 +116,17 @@ def as_flag(text: str) -> bool:
 
 
 class Option:
-    """One option: how it is typed, how its text becomes a value, what it is when nobody says."""
+    """One option: how it is typed, how its text becomes a value, what it is when nobody says.
 
-    __slots__ = ("default", "flags", "help", "metavar", "name", "parse")
+    `alias`: what the ancestor calls the variable.
+    """
 
-    def __init__(self, flags: str, metavar: str, default: Value, parse: Callable[[str], Value], text: str) -> None:
+    __slots__ = ("alias", "default", "flags", "help", "metavar", "name", "parse")
+
+    def __init__(
+        self, flags: str, metavar: str, default: Value, parse: Callable[[str], Value], text: str, alias: str = ""
+    ) -> None:
+        self.alias = alias
         self.flags = tuple(flags.split())
         self.name = self.flags[-1].lstrip("-").replace("-", "_")
         self.metavar = metavar
@@ -141,7 +150,8 @@ def limit_options() -> Iterator[Option]:
     for limit in LIMITS:
         answer = f"; {limit.status}" if limit.status else ""
         text = f"{limit.reason} ({limit.unit}{answer})"
-        yield Option("--" + limit.name.replace("_", "-"), "N", limit.default, as_limit, text)
+        alias = ANCESTORS_LIMITS.get(limit.name, "")
+        yield Option("--" + limit.name.replace("_", "-"), "N", limit.default, as_limit, text, alias)
 
 
 OPTIONS = (
@@ -154,6 +164,9 @@ OPTIONS = (
     Option("--grace", "S", 10.0, as_seconds, "seconds that requests under way have to end when the server stops"),
     Option("--loop", "LOOP", "auto", as_loop, "asyncio, uvloop or auto: uvloop where it is installed"),
     Option("--reuseport", "", False, as_flag, "a listening socket of its own for each worker, for very many cores"),
+    Option("--public-html", "FOLDER", None, as_text, "the site's folder, or the one above it", "PUBLIC_HTML"),
+    Option("--no-static", "", False, as_flag, "do not serve folders called static: another server does", "NO_STATIC"),
+    Option("--reload", "", False, as_flag, "look at the site's folder again when files in it change", "RELOAD"),
     Option("--dev", "", False, as_flag, "show errors of the program in the browser, with their source"),
     Option("--no-server-header", "", False, as_flag, "send no Server header"),
     Option("--cfg", "", False, as_flag, "print the settings in force and where each came from, and end"),
@@ -176,6 +189,9 @@ class Settings:
     grace: float
     loop: str
     reuseport: bool
+    public_html: str | None
+    no_static: bool
+    reload: bool
     dev: bool
     no_server_header: bool
     server_header: str | None
@@ -270,10 +286,16 @@ def read_environment(environment: Mapping[str, str]) -> dict[str, Value]:
     """The options that the environment sets, by name. An empty variable sets nothing."""
     values: dict[str, Value] = {}
     for option in EVERY_OPTION:
-        text = environment.get(option.variable)
-        if text:
-            values[option.name] = read_value(option, text, option.variable)
+        for variable in filter(None, (option.variable, option.alias)):
+            if text := environment.get(variable):
+                values[option.name] = read_value(option, text, variable)
+                break
     return values
+
+
+def master_key(environment: Mapping[str, str]) -> str | None:
+    """The secret behind sessions and encrypted links. A variable only: command lines are seen by other users."""
+    return environment.get(f"{PREFIX}MASTER_KEY") or environment.get("MASTER_KEY") or None
 
 
 def collect(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:

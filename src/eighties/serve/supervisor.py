@@ -15,7 +15,7 @@ import sys
 import time
 
 from . import frames, logs, mail, scoreboard
-from .settings import DEFAULT, EXIT_CANNOT_START, EXIT_ERROR, HOOK_TIME, ORDERS
+from .settings import DEFAULT, EXIT_CANNOT_START, EXIT_ERROR, HOOK_TIME, ORDERS, master_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -181,6 +181,7 @@ class Supervisor:
         self.entry = entry
         listeners = bind(settings)
         self.slots = [Slot(number, listeners[number]) for number in range(settings.workers)]
+        self.session_key = os.urandom(32).hex()
         self.scoreboard = scoreboard.create(settings.workers)
         os.set_inheritable(self.scoreboard, True)
         self.poll = select.poll()
@@ -194,6 +195,8 @@ class Supervisor:
 
     def run(self) -> int:
         """Serve until told to stop. Returns the exit code of the server."""
+        if self.entry.root is not None and master_key(os.environ) is None:
+            logs.log("warning", "MASTER_KEY is not set: sessions end with this server, and links are not encrypted")
         # The first worker goes ahead: a program that cannot start says so once, not once for each worker.
         self._start(self.slots[0])
         while self.exit_code is None:
@@ -236,6 +239,7 @@ class Supervisor:
             "listeners": [listener.socket.fileno() for listener in slot.listeners],
             "control": theirs.fileno(),
             "scoreboard": self.scoreboard,
+            "session_key": self.session_key,
         }
         slot.since = time.monotonic()
         slot.due = None

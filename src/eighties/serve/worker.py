@@ -17,13 +17,14 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import post
-from . import link, logs
+from . import content, link, logs
 from .loader import Entry, LoadError, Program, load, locate
 from .settings import EXIT_CANNOT_START, EXIT_ERROR, HOOK_TIME, ORDERS, Settings
 
 if TYPE_CHECKING:
     from .._engine import Engine
     from ..app import App
+    from ..files import Watch
 
 # on_init and on_message are called here.
 ENGINE_HOOKS = ("on_data", "on_close", "on_write", "on_accept")
@@ -34,20 +35,25 @@ LAST_TURNS = 10
 
 
 class Orders(NamedTuple):
-    """What the parent wants; `listeners`, `control` and `scoreboard` are descriptors."""
+    """What the parent wants; `listeners`, `control` and `scoreboard` are descriptors.
+
+    `session_key` is shared by all workers of this server, for sessions where there is no master key.
+    """
 
     number: int
     settings: Settings
     listeners: list[int]
     control: int
     scoreboard: int
+    session_key: str
 
 
 def read_orders() -> Orders:
     """Take the orders out of the environment, and keep the descriptors from programs that the user's code starts."""
     words = json.loads(os.environ.pop(ORDERS))
     settings = Settings(words["settings"], words["sources"])
-    orders = Orders(words["number"], settings, words["listeners"], words["control"], words["scoreboard"])
+    fds = words["listeners"], words["control"], words["scoreboard"]
+    orders = Orders(words["number"], settings, *fds, words["session_key"])
     for fd in (*orders.listeners, orders.control, orders.scoreboard):
         os.set_inheritable(fd, False)
     return orders
@@ -76,15 +82,17 @@ def loop_name(loop: asyncio.AbstractEventLoop) -> str:
     return "uvloop" if type(loop).__module__.startswith("uvloop") else "asyncio"
 
 
-def load_app(entry: Entry, settings: Settings) -> Program:
-    """Run the program, and merge what its App says into the settings."""
+def load_app(entry: Entry, settings: Settings, session_key: str | None = None) -> Program:
+    """Run the program, merge what its App says into the settings, and hang its site on its App."""
     try:
         post.here()
     except RuntimeError:  # --cli, --cfg: alone, its mail finds nobody
         post.use(post.Post(0, 1, settings.node))
+    content.use_master_key()
     program = load(entry)
     program.app.dev = settings.dev
     settings.merge_app(program.app.limits, program.app.server_header)
+    program.site = content.attach(program, entry, settings, session_key or os.urandom(32).hex())
     return program
 
 
@@ -183,13 +191,17 @@ class Worker:
         self.stop = asyncio.Event()
         # The task that runs the on_start hooks, while it does.
         self.starting: asyncio.Task[int] | None = None
+        self.watch: Watch | None = None
 
     def run(self) -> int:
         """Serve until told to stop. Returns the exit code."""
         try:
             post.use(post.Post(self.orders.number, self.settings.workers, self.settings.node, self.link))
             # Until here SIGTERM just ends the process, which has nothing to lose yet.
-            program = load_app(locate(self.settings.entry), self.settings)
+            entry = locate(self.settings.entry, self.settings.public_html)
+            program = load_app(entry, self.settings, self.orders.session_key)
+            if program.site is not None and self.orders.number == 0:  # the others would say the same
+                content.report(program.site)
             self.loop.add_signal_handler(signal.SIGTERM, self.begin_to_stop)
             return run_through(self.loop, self.loop.create_task(self.serve(program)))
         except asyncio.CancelledError:  # told to stop while starting
@@ -211,6 +223,8 @@ class Worker:
         try:
             await self.start(program, engine)
             await self.stop.wait()
+            if self.watch is not None:
+                self.watch.close()
             await self.drain(engine)
         finally:
             self.link.stop()  # on_message may use the engine
@@ -253,6 +267,8 @@ class Worker:
         await start_app(program.app)
         self.starting = None
         self.put_in_place(program, engine)
+        if program.site is not None and self.settings.reload:
+            self.watch = content.watch(program.site, lambda: self.set_routes(program, engine))
         # What is loaded by now stays: the collector need not look at it again.
         gc.enable()
         gc.collect()
@@ -261,13 +277,17 @@ class Worker:
 
     def put_in_place(self, program: Program, engine: Engine) -> None:
         """Hand the program's routes and hooks to those who call them, in the context that the on_start hooks left."""
-        engine.set_routes(program.app.routes(), program.app.fallbacks())
+        self.set_routes(program, engine)
         engine.set_hooks({name: hook for name, hook in program.hooks.items() if name in ENGINE_HOOKS}, program.raw)
         handlers = sys.modules.get("eighties.handlers")
         if handlers is not None and handlers.has_protocols():
             engine.set_protocols(handlers.choose)
         self.loop.add_reader(engine.fileno(), engine.poll)  # again: a reader keeps the context it was added in
         self.link.start(engine.fileno(), program.hooks.get("on_message") or link.no_hook(), report)
+
+    def set_routes(self, program: Program, engine: Engine) -> None:
+        """Have the engine serve what the App and its site consist of now."""
+        engine.set_routes(program.app.routes(), program.app.fallbacks())
 
     def listen(self, program: Program, engine: Engine) -> None:
         """Begin to accept, and tell the parent."""
