@@ -65,7 +65,7 @@ def test_the_methods(database: str) -> None:
         assert (changed.affected_rows, changed.last_insert_id) == (2, 0)
         assert (await db.exec("DELETE FROM t WHERE id = %s", 1)).affected_rows == 1
         raw = await db.raw_exec(f"SELECT id, name FROM t WHERE id = {'?' if db.dialect == 'sqlite' else '%s'}", 2)
-        assert list(raw.rows) == [(2, 'a "quote"')] and raw.columns == ("id", "name")
+        assert list(raw.rows) == [(2, 'a "quote"')] and list(raw.columns) == ["id", "name"]
         marker = "?" if db.dialect == "sqlite" else "%s"
         assert await db.fetch(f"SELECT id FROM t WHERE id = {marker}", [2]) == [(2,)]
         assert await db.fetch("SELECT id FROM t") == [(2,)]

@@ -450,8 +450,12 @@ def connect(url: str) -> Client:
         from .sqlite import SQLite
 
         return SQLite(_file(rest), **options)
-    from .mysql import MySQL
-
+    try:
+        from .mysql import MySQL
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"for MySQL a driver is needed: pip install asyncmy ({error})", name=error.name
+        ) from None
     try:
         parts = urlsplit(f"mysql://{rest}")
         port = parts.port

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
         parameter_count: int
 
-        async def execute(self, args: tuple[Any, ...]) -> _Answer: ...
+        async def _execute_cursor(self, args: tuple[Any, ...], cursor: _Statement) -> bool: ...
         async def close(self) -> None: ...
 
     class _State(Protocol):
@@ -211,25 +211,24 @@ def _tls(option: str | bool | SSLContext | None, check: bool) -> tuple[SSLContex
 # ---- connecting ----
 
 
-class _Connection(Connection):
-    """The driver's, that asks for no more than we want, and for TLS only of servers that have it."""
+async def _greeted(connection: Connection, tls_required: bool) -> None:
+    """What the server has told of itself is followed by what we want: no more than we need, and TLS where there is any.
 
-    tls_required = False
+    Put in the place of the driver's method of an object, not of a class: of a derived class it would be slower.
+    """
+    await Connection._get_server_information(connection)
+    connection._client_flag = (connection._client_flag | CLIENT.FOUND_ROWS) & ~CLIENT.MULTI_STATEMENTS
+    if connection._ssl_context is not None and not connection.server_capabilities & CLIENT.SSL:
+        if tls_required:
+            raise driver.OperationalError(2026, "TLS is required, and the server has none")
+        connection._ssl_context = None
+        connection._client_flag &= ~CLIENT.SSL
 
-    async def _get_server_information(self) -> None:
-        await super()._get_server_information()
-        self._client_flag = (self._client_flag | CLIENT.FOUND_ROWS) & ~CLIENT.MULTI_STATEMENTS & ~CLIENT.LOCAL_FILES
-        if self._ssl_context is not None and not self.server_capabilities & CLIENT.SSL:
-            if self.tls_required:
-                raise driver.OperationalError(2026, "TLS is required, and the server has none")
-            self._ssl_context = None
-            self._client_flag &= ~CLIENT.SSL
 
-
-async def _open(options: dict[str, Any], tls_required: bool, timeout: float, name: str) -> _Connection:
+async def _open(options: dict[str, Any], tls_required: bool, timeout: float, name: str) -> Connection:
     """Connect, within the timeout. Raises ServerDown."""
-    connection = _Connection(**options)
-    connection.tls_required = tls_required
+    connection = Connection(**options)
+    vars(connection)["_get_server_information"] = partial(_greeted, connection, tls_required)
     try:
         async with asyncio.timeout(timeout):
             await connection.connect()
@@ -248,7 +247,7 @@ async def _open(options: dict[str, Any], tls_required: bool, timeout: float, nam
         raise
 
 
-async def _connect(connect: Callable[[], Awaitable[_Connection]], killer: _Killer) -> _Link:
+async def _connect(connect: Callable[[], Awaitable[Connection]], killer: _Killer) -> _Link:
     return _Link(await connect(), killer)
 
 
@@ -258,12 +257,12 @@ class _Killer:
     Of a client's links; for as long as there are such queries it has one connection more than the pool.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[_Connection]]) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:
         self._connect = connect
         self._wanted: list[int] = []
         self._task: asyncio.Task[None] | None = None
 
-    def kill(self, connection: _Connection) -> None:
+    def kill(self, connection: Connection) -> None:
         """End a connection that is closed here."""
         self._wanted.append(connection.server_thread_id[0])
         if self._task is None and not connection.loop.is_closed():
@@ -305,20 +304,42 @@ def _message(error: BaseException) -> str:
 
 
 class _Statement:
-    """A prepared statement, and what is known of its columns since it was first executed."""
+    """A prepared statement, and what is known of its columns. It takes the place of a cursor of the driver's."""
 
-    __slots__ = ("floats", "known", "statement")
+    __slots__ = ("columns", "description", "floats", "known", "prepared", "rows")
 
-    def __init__(self, statement: _Prepared) -> None:
-        self.statement = statement
-        self.known: object = None  # the description that `floats` was made from
+    def __init__(self, prepared: _Prepared) -> None:
+        self.prepared = prepared
+        self.rows: Sequence[Row] = ()
+        self.description: tuple[tuple[Any, ...], ...] = ()
+        self.known: object = None  # the description that the next two were made from
+        self.columns: tuple[str, ...] = ()
         self.floats: tuple[int, ...] = ()
+
+    def _set_cached_rows(self, rows: tuple[Row, ...], description: tuple[tuple[Any, ...], ...]) -> None:
+        self.rows, self.description = rows, description
+
+    async def execute(self, connection: Connection, values: tuple[Any, ...]) -> Result:
+        """What it gives for these arguments."""
+        if not await self.prepared._execute_cursor(values, self):
+            result = connection._result
+            if result.rows is None:
+                return Result(result.affected_rows, result.insert_id)
+            self.rows, self.description = result.rows, result.description
+        rows, self.rows = self.rows, ()
+        if self.known is not self.description:
+            self.known = self.description
+            self.columns = tuple([column[0] for column in self.description])
+            self.floats = _columns(self.description, (FIELD_TYPE.FLOAT,))
+        if self.floats:
+            rows = [_repaired(row, self.floats, _shortest) for row in rows]
+        return Result(len(rows), 0, rows, self.columns)
 
 
 class _Link:
     """A connection. (A `Link` of pool.py.)"""
 
-    def __init__(self, connection: _Connection, killer: _Killer) -> None:
+    def __init__(self, connection: Connection, killer: _Killer) -> None:
         self._connection = connection
         self._killer = killer
         self._statements: OrderedDict[str, _Statement] = OrderedDict()
@@ -356,21 +377,12 @@ class _Link:
                 kept = await self._prepare(sql, len(values))
             else:
                 self._statements.move_to_end(sql)
-            result = await kept.statement.execute(values)
+            return await kept.execute(self._connection, values)
         except BaseException as error:  # noqa: BLE001
             if isinstance(error, driver.MySQLError) and error.args[:1] and error.args[0] in _UNPREPARED:
                 self._statements.pop(sql, None)
                 return await self._text(sql, values)
             self._fail(error, sql, values)
-        rows: Sequence[Row] | None = result.rows
-        if rows is None:
-            return Result(result.affected_rows, result.insert_id)
-        if kept.known is not result.description:
-            kept.known = result.description
-            kept.floats = _columns(result.description, (FIELD_TYPE.FLOAT,))
-        if kept.floats:
-            rows = [_repaired(row, kept.floats, _shortest) for row in rows]
-        return Result(result.affected_rows, result.insert_id, rows, result.description)
 
     async def _prepare(self, sql: str, given: int) -> _Statement:
         """Prepare and keep a statement."""
@@ -381,7 +393,7 @@ class _Link:
         kept = self._statements[sql] = _Statement(statement)
         if len(self._statements) > STATEMENTS:
             _, oldest = self._statements.popitem(last=False)
-            await oldest.statement.close()
+            await oldest.prepared.close()
         return kept
 
     async def _text(self, sql: str, values: tuple[Any, ...]) -> Result:
@@ -400,7 +412,7 @@ class _Link:
         dates = _columns(result.description, _DATES)
         if dates:
             rows = [_repaired(row, dates, _no_text) for row in rows]
-        return Result(result.affected_rows, result.insert_id, rows, result.description)
+        return Result(result.affected_rows, result.insert_id, rows, [column[0] for column in result.description])
 
     def _filled(self, sql: str, values: tuple[Any, ...]) -> str:
         """A query with its arguments as literals."""

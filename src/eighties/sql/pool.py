@@ -26,27 +26,22 @@ class Result:
         affected_rows: rows that were written, or that an UPDATE found, changed by it or not.
         last_insert_id: the id that an INSERT made, of several rows MySQL's first and SQLite's last; 0 if it made none.
         rows: tuples, if it gave any.
+        columns: their names.
     """
 
-    __slots__ = ("affected_rows", "description", "last_insert_id", "rows")
+    __slots__ = ("affected_rows", "columns", "last_insert_id", "rows")
 
     def __init__(
         self,
         affected_rows: int,
         last_insert_id: int = 0,
         rows: Sequence[Row] = (),
-        description: Sequence[Sequence[Any]] = (),
+        columns: Sequence[str] = (),
     ) -> None:
-        """`description` is the driver's: of each column the name comes first."""
         self.affected_rows = affected_rows
+        self.columns = columns
         self.last_insert_id = last_insert_id
         self.rows = rows
-        self.description = description
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The names of the columns."""
-        return tuple([column[0] for column in self.description])
 
     def __repr__(self) -> str:
         return (

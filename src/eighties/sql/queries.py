@@ -7,7 +7,7 @@ it has members. Rows become what the annotation says, found by the names of thei
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -190,11 +190,7 @@ class _Handwritten:
         parts = client._parts(*self.sql(client.dialect, args))
         try:
             async for rows, columns in parts:
-                for one in self.make(Result(0, 0, rows, _described(columns)), client.dialect):
+                for one in self.make(Result(0, 0, rows, columns), client.dialect):
                     yield one
         finally:
             await parts.aclose()
-
-
-def _described(columns: Sequence[str]) -> list[tuple[str]]:
-    return [(name,) for name in columns]

@@ -122,13 +122,16 @@ class Thread:
         assert self.connection is not None
         cursor = self._retry(job, self.connection.execute, sql, args)
         description = cursor.description
-        rows = [] if description is None else cursor.fetchall()
+        rows: list[Row] = []
+        columns: list[str] = []
+        if description is not None:
+            rows, columns = cursor.fetchall(), [column[0] for column in description]
         written = cursor.rowcount  # -1 for what is neither INSERT, UPDATE nor DELETE
         if written < 0:
-            return Result(len(rows), 0, rows, description or ())
+            return Result(len(rows), 0, rows, columns)
         # SQLite tells the id of the connection's last INSERT, whatever was run since.
         inserted = cursor.lastrowid if written and head(sql).startswith(_INSERTING) else 0
-        return Result(written, inserted or 0, rows, description or ())
+        return Result(written, inserted or 0, rows, columns)
 
     def begin(self, job: Job, sql: str, args: tuple[Any, ...]) -> tuple[sqlite3.Cursor, list[Row]]:
         """The first part of a stream, and the cursor that gives the others."""
@@ -241,8 +244,8 @@ class Reader(Thread):
 class Readers:
     """Threads that read, for queries of no length: one does them all, the next ones help where a query keeps it.
 
-    Two threads that are awake hand Python's lock to and fro at each step of each query, which costs four times what small
-    queries do. So others are called only when a query has waited for LATENCY.
+    Two threads that are awake hand Python's lock to and fro at each step of each query, which costs four times as
+    much. So others are called only when a query has waited for LATENCY.
     """
 
     def __init__(self, path: str, timeout: float, size: int, name: str) -> None:
