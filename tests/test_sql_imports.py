@@ -26,7 +26,9 @@ PLAIN = """
 
 def loaded_by(statement: str) -> set[str]:
     """The modules that a statement loads in a fresh interpreter."""
-    code = f"import json, sys; before = set(sys.modules); {statement}; print(json.dumps(list(set(sys.modules) - before)))"
+    code = (
+        f"import json, sys; before = set(sys.modules); {statement}; print(json.dumps(list(set(sys.modules) - before)))"
+    )
     paths = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=paths, capture_output=True, text=True, check=True)
     return set(json.loads(done.stdout))
