@@ -39,7 +39,6 @@ TEXT = "The quick brown fox jumps over the lazy dog, & <nobody> minds."
 STATEMENTS = 128  # that a connection of asyncmy's may keep: as many as ours do
 
 ROW = 45.0  # µs
-ROW_OF_ORIGINAL = 65.0  # µs on another machine, with 80s in Lua: for README.md's readers, no bar here
 REPOSITORY = 1.25
 UVICORN_RATE = 1.3
 GUESTBOOK = 6.0  # ms

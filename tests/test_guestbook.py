@@ -64,7 +64,7 @@ def test_the_newest_thousand_are_shown(database: str, serve: Serve) -> None:
         page = visitor.request("GET", "/guestbook/").text
         assert page.count("<article>") == 1000
         assert "post 1002." in page and "post 3." in page and "post 2." not in page
-        assert 'datetime="2024-01-01T12:00:00+00:00">01 Jan 2024, 12:00</time> UTC' in page
+        assert 'datetime="2024-01-01T12:00:00+00:00">Mon Jan  1 12:00:00 2024</time> UTC' in page
 
 
 def test_without_a_database_it_does_not_start(serve: Serve, tmp_path: Path) -> None:
