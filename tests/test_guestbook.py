@@ -34,7 +34,7 @@ def test_all_workers_have_one_guestbook(database: str, serve: Serve) -> None:
     for number in range(6):
         assert post(site, "Ada 🎸", f"<b>{number}</b> 'quoted'\n%s ünd \\") == 303
     texts = [f"<b>{number}</b> 'quoted'\n%s ünd \\" for number in (5, 4, 3, 2, 1, 0)]
-    seen = set()
+    seen: set[str] = set()
     while len(seen) < 2:  # each worker
         page = site.get("/guestbook/").text
         seen.add(page.rpartition("of worker ")[2][0])
