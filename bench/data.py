@@ -42,6 +42,7 @@ ROW = 45.0  # µs
 REPOSITORY = 1.25
 UVICORN_RATE = 1.3
 GUESTBOOK = 6.0  # ms
+SHARE = 0.8  # of its core that 80s has under load, on a machine that does nothing else
 SQLITE = 1.5
 
 OURS, CACHING, PEER, PEER_CACHING, SITE = "80s", "80s-cache", "uvicorn", "uvicorn-cache", "site"
@@ -264,6 +265,9 @@ def write(bench: Bench, settings: str, quick: bool, folder: Path) -> None:
     lines = ["# Bench results: data", ""]
     if quick:
         lines += ["**A quick run, to see that the bench works: these are no figures to quote.**", ""]
+    shares = [sample.server_share for sample in bench.records["plain"].samples.get(LOAD.key, {}).values()]
+    if shares and median(shares) < SHARE:
+        lines += ["**The machine had other work meanwhile: requests/s say little, CPU counts.**", ""]
     lines += [
         f"## Server CPU per request, µs, {LOAD.title}, MariaDB",
         "",
