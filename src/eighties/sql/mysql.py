@@ -32,12 +32,64 @@ from .pool import Pool, Result, Row
 if TYPE_CHECKING:
     from ssl import SSLContext
 
+    class _Answer(Protocol):
+        """asyncmy's MySQLResult."""
+
+        affected_rows: int
+        insert_id: int
+        rows: tuple[Row, ...] | None
+        description: tuple[tuple[Any, ...], ...]
+        has_next: int
+
+    class _Prepared(Protocol):
+        """asyncmy's PreparedStatement."""
+
+        parameter_count: int
+
+        async def _execute_cursor(self, args: tuple[Any, ...], cursor: _Statement) -> bool: ...
+        async def close(self) -> None: ...
+
+    class _State(Protocol):
+        """What it holds of a stream: `buffer[pos:length]` was received and not yet read."""
+
+        length: int
+        pos: int
+
+    class Connection:
+        """asyncmy's, whose own stubs leave out most of this."""
+
+        server_capabilities: int
+        server_status: int
+        server_thread_id: tuple[int]
+        loop: asyncio.AbstractEventLoop
+        _client_flag: int
+        _proto: _State
+        _result: _Answer
+        _ssl_context: SSLContext | None
+        _stream_broken: bool
+        _transport: asyncio.Transport | None
+
+        def __init__(self, **options: Any) -> None: ...
+        async def connect(self) -> object: ...
+        async def query(self, sql: str) -> int: ...
+        async def next_result(self) -> int: ...
+        async def prepare(self, sql: str) -> _Prepared: ...
+        async def ensure_closed(self) -> None: ...
+        async def _get_server_information(self) -> None: ...
+        def close(self) -> None: ...
+        def cursor(self, cursor: type[SSCursor]) -> SSCursor: ...
+        def escape(self, value: str) -> str: ...
+else:
+    from asyncmy.connection import Connection
+
 POOL = 8
 """Connections of a worker: with 4 workers and 3 machines 96 of the 151 that a server allows unless it is told more."""
 STATEMENTS = 128
 """Prepared statements of a link; with a pool of 8 and 4 workers a quarter of the server's 16,382."""
 PART = 256
 """Rows of a stream that are handed on at once."""
+KILLING_TIMEOUT = 1.0
+"""Seconds that closing a client waits for cancelled queries to be ended on the server."""
 KEEPALIVE = 60
 """Seconds of silence until the system asks the server's for a sign; after 6 questions, 10 s apart, it is gone."""
 UNSENT_TIMEOUT = 30
@@ -115,11 +167,11 @@ class MySQL(Client):
 
     def _make_pools(self) -> list[Pool[Any]]:
         context, required = _tls(self._ssl, check=False)
-        options = {**self._where, **self._who, "ssl": context, "autocommit": None, "connect_timeout": self._timeout}
+        options = {**self._where, **self._who, "ssl": context, "autocommit": True, "connect_timeout": self._timeout}
         if options["unix_socket"] and not required:
             options["ssl"] = None
-        connect = partial(open_session, options, required, self._timeout, self._name)
-        killer = Killer(connect, self._timeout)
+        connect = partial(_open, options, required, self._timeout, self._name)
+        killer = _Killer(connect)
         pool = Pool(partial(_connect, connect, killer), self._size, self._timeout, self._name, killer.close)
         return [pool, pool]
 
@@ -156,6 +208,98 @@ def _tls(option: str | bool | SSLContext | None, check: bool) -> tuple[SSLContex
     return ssl.create_default_context(cafile=None if trusted else str(option)), True
 
 
+# ---- connecting ----
+
+
+async def _greeted(connection: Connection, tls_required: bool) -> None:
+    """What the server has told of itself is followed by what we want: no more than we need, and TLS where there is any.
+
+    Put in the place of the driver's method of an object, not of a class: of a derived class it would be slower.
+    """
+    await Connection._get_server_information(connection)
+    connection._client_flag = (connection._client_flag | CLIENT.FOUND_ROWS) & ~CLIENT.MULTI_STATEMENTS
+    if connection._ssl_context is not None and not connection.server_capabilities & CLIENT.SSL:
+        if tls_required:
+            raise driver.OperationalError(2026, "TLS is required, and the server has none")
+        connection._ssl_context = None
+        connection._client_flag &= ~CLIENT.SSL
+
+
+async def _open(options: dict[str, Any], tls_required: bool, timeout: float, name: str) -> Connection:
+    """Connect, within the timeout. Raises ServerDown."""
+    connection = Connection(**options)
+    vars(connection)["_get_server_information"] = partial(_greeted, connection, tls_required)
+    try:
+        async with asyncio.timeout(timeout):
+            await connection.connect()
+            if connection.server_status & _NO_BACKSLASH_ESCAPES:
+                await connection.query("SET SESSION sql_mode = REPLACE(@@sql_mode, 'NO_BACKSLASH_ESCAPES', '')")
+        return connection
+    except BaseException as error:
+        _abort(connection)
+        if isinstance(error, TimeoutError):
+            raise ServerDown(f"{name}: no connection within {timeout:g} s") from error
+        if isinstance(error, driver.MySQLError):
+            raise ServerDown(f"{name}: {_message(error)}") from error
+        if isinstance(error, Exception):  # the driver stumbles in many ways over what is no server
+            what = f"{type(error).__name__}: {error}"
+            raise ServerDown(f"{name}: that is no server of MySQL, or TLS failed ({what})") from error
+        raise
+
+
+async def _connect(connect: Callable[[], Awaitable[Connection]], killer: _Killer) -> _Link:
+    return _Link(await connect(), killer)
+
+
+class _Killer:
+    """Ends on the server what was cancelled here: it would go on, and hold its locks, until it has an answer to give.
+
+    Of a client's links; for as long as there are such queries it has one connection more than the pool.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:
+        self._connect = connect
+        self._wanted: list[int] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def kill(self, connection: Connection) -> None:
+        """End a connection that is closed here."""
+        self._wanted.append(connection.server_thread_id[0])
+        if self._task is None and not connection.loop.is_closed():
+            self._task = connection.loop.create_task(self._work())
+
+    async def close(self) -> None:
+        """Have what is wanted done, within a time."""
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=KILLING_TIMEOUT)
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _work(self) -> None:
+        try:
+            connection = await self._connect()
+            try:
+                while self._wanted:
+                    with suppress(driver.OperationalError):  # it is gone already
+                        await connection.query(f"KILL {self._wanted.pop()}")
+            finally:
+                _abort(connection)
+        except (DatabaseError, driver.MySQLError):  # then it ends by itself
+            self._wanted.clear()
+        finally:
+            self._task = None
+
+
+def _abort(connection: Connection) -> None:
+    if connection._transport is not None:
+        connection._transport.abort()
+    connection.close()
+
+
+def _message(error: BaseException) -> str:
+    return str(error.args[-1]) if error.args else type(error).__name__
+
+
 # ---- links ----
 
 
@@ -164,7 +308,7 @@ class _Statement:
 
     __slots__ = ("columns", "description", "floats", "known", "prepared", "rows")
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: _Prepared) -> None:
         self.prepared = prepared
         self.rows: Sequence[Row] = ()
         self.description: tuple[tuple[Any, ...], ...] = ()
@@ -323,7 +467,7 @@ class _Link:
             _again(error)
         code = error.args[0] if isinstance(error, driver.MySQLError) and len(error.args) > 1 else None
         if isinstance(code, int) and 1000 <= code and not 2000 <= code < 3000 and code not in _FAREWELLS:
-            raise (Duplicate if code in _DUPLICATES else QueryError)(message(error), sql, code) from error
+            raise (Duplicate if code in _DUPLICATES else QueryError)(_message(error), sql, code) from error
         if isinstance(error, ValueError):  # of an argument before it was sent, or of the answer
             pack_binary_params(values, "utf8")
         self.drop()
@@ -331,7 +475,7 @@ class _Link:
             self._killer.kill(self._connection)
             _again(error)
         if isinstance(error, driver.MySQLError):
-            raise ConnectionLost(f"the connection was lost in a query: {message(error)}") from error
+            raise ConnectionLost(f"the connection was lost in a query: {_message(error)}") from error
         raise ConnectionLost(f"the server's answer makes no sense ({type(error).__name__}: {error})") from error
 
     async def refresh(self) -> None:
