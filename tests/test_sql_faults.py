@@ -373,6 +373,8 @@ def test_no_backslash_escapes(mysql: str) -> None:
         assert "NO_BACKSLASH" not in await db.select_value("SELECT @@sql_mode")
         assert await db.select_value(r"SELECT 'it\'s'") == "it's"
         await db.exec("SET SESSION sql_mode = 'NO_BACKSLASH_ESCAPES'")
+        escaped = await db.escape("it's ' OR 1=1 -- ")
+        assert await db.select_value(f"SELECT '{escaped}'") == "it's ' OR 1=1 -- "
         for value in (evil, evil.encode(), [evil], datetime.date(2000, 1, 1)):
             (wanted,) = [row async for row in db.iterate("SELECT 1 FROM DUAL WHERE 1 = 0 OR %s IS NOT NULL", (value,))]
             assert wanted == (1,)

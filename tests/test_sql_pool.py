@@ -76,7 +76,7 @@ class Server:
 def check(pool: Pool[Any]) -> None:
     """What always holds when nobody has a link."""
     assert len(pool._links) == len(pool._idle) and set(pool._idle) == pool._links
-    assert pool._places + len(pool._links) == pool.size and not pool._waiting
+    assert len(pool._links) + len(pool._making) <= pool.size and not pool._waiting
 
 
 def test_links_are_made_when_wanted_and_used_again() -> None:
@@ -118,15 +118,78 @@ def test_lost_links_are_replaced() -> None:
     run(main())
 
 
-def test_failures_leave_their_place_to_the_next() -> None:
+def test_failures_are_told_to_all_who_wait() -> None:
     async def main() -> None:
         server = Server()
         pool = server.pool(1)
         server.down, server.slow = True, 0.01
         results = await asyncio.gather(*[pool.acquire() for _ in range(5)], return_exceptions=True)
-        assert [type(one) for one in results] == [ServerDown] * 5
+        assert [type(one) for one in results] == [ServerDown] * 5 and len({id(one) for one in results}) == 5
         server.down = False
         pool.put(await pool.acquire())
+        check(pool)
+
+    run(main())
+
+
+def test_who_waits_less_than_connecting_takes() -> None:
+    """The link is made all the same, and the next one has it."""
+
+    async def main() -> None:
+        server = Server()
+        server.slow = 0.2
+        pool = server.pool(2)
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await pool.acquire()
+        assert len(pool._making) == 2
+        await asyncio.sleep(0.3)
+        assert len(server.links) == 2 and pool.take() is not None
+        await pool.close(0)
+        assert not any(link.good for link in server.links)
+
+    run(main())
+
+
+def test_no_more_than_the_server_allows() -> None:
+    """Who cannot have a new link waits for those that are there."""
+
+    async def main() -> None:
+        server = Server()
+        pool = server.pool(3, 0.1)
+        link = await pool.acquire()
+        server.down = True
+        waiting = asyncio.create_task(pool.acquire())
+        await asyncio.sleep(0.01)
+        pool.put(link)
+        assert await waiting is link
+        with pytest.raises(PoolTimeout, match="1, and no more could be made: down"):
+            await pool.acquire()
+        waiting = asyncio.create_task(pool.acquire())
+        await asyncio.sleep(0.01)
+        link.good = False
+        pool.put(link)
+        with pytest.raises(ServerDown, match="down"):
+            await waiting
+        check(pool)
+
+    run(main())
+
+
+def test_a_silent_server() -> None:
+    """One deadline for waiting and for connecting, and a true word."""
+
+    async def main() -> None:
+        server = Server()
+        server.slow = 0.15
+        pool = server.pool(1, 0.1)
+        started = asyncio.get_running_loop().time()
+        results = await asyncio.gather(*[pool.acquire() for _ in range(5)], return_exceptions=True)
+        assert asyncio.get_running_loop().time() - started < 0.14
+        assert {str(one) for one in results} == {"test: no connection within 0.1 s"}
+        assert {type(one) for one in results} == {ServerDown}
+        await pool.close(0)
         check(pool)
 
     run(main())

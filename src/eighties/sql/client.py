@@ -66,10 +66,7 @@ class Client:
     """ "mysql" or "sqlite", as SQLAlchemy names them."""
 
     def __init__(self, name: str, pool: int, timeout: float) -> None:
-        if pool < 1:
-            raise ValueError(f"pool: {pool} connections are none")
-        if not timeout > 0:
-            raise ValueError(f"timeout: {timeout} is no time in seconds")
+        check_bounds(pool, timeout)
         self._name = name
         self._size = pool
         self._timeout = timeout
@@ -261,6 +258,14 @@ class Client:
         self._closed = False
         await self._run("SELECT 1", (), False)
         return self
+
+
+def check_bounds(pool: int, timeout: float) -> None:
+    """Raises ValueError: they are none."""
+    if pool < 1:
+        raise ValueError(f"pool: {pool} connections are none")
+    if not timeout > 0:
+        raise ValueError(f"timeout: {timeout} is no time in seconds")
 
 
 async def _guard(pools: list[Pool[Any]]) -> AsyncGenerator[None, None]:

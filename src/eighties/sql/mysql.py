@@ -7,80 +7,34 @@ no sense, rows left unread) is closed, not put back: nobody ever gets another's 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import select
 import socket
 import struct
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from asyncmy import errors as driver
-from asyncmy.constants import CLIENT, FIELD_TYPE
+from asyncmy.constants import FIELD_TYPE
 from asyncmy.cursors import SSCursor
 from asyncmy.protocol import pack_binary_params
 
 from ..promise import Promise, promise_of
 from .arguments import for_mysql, for_sqlite
-from .client import TIMEOUT, Client
-from .errors import ConnectionLost, DatabaseError, Duplicate, QueryError, ServerDown
+from .client import TIMEOUT, Client, check_bounds
+from .driver import Connect, Killer, Session, abort, message, open_session
+from .errors import ConnectionLost, DatabaseError, Duplicate, QueryError
 from .pool import Pool, Result, Row
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    class _Answer(Protocol):
-        """asyncmy's MySQLResult."""
-
-        affected_rows: int
-        insert_id: int
-        rows: tuple[Row, ...] | None
-        description: tuple[tuple[Any, ...], ...]
-        has_next: int
-
-    class _Prepared(Protocol):
-        """asyncmy's PreparedStatement."""
-
-        parameter_count: int
-
-        async def _execute_cursor(self, args: tuple[Any, ...], cursor: _Statement) -> bool: ...
-        async def close(self) -> None: ...
-
-    class _State(Protocol):
-        """What it holds of a stream: `buffer[pos:length]` was received and not yet read."""
-
-        length: int
-        pos: int
-
-    class Connection:
-        """asyncmy's, whose own stubs leave out most of this."""
-
-        server_capabilities: int
-        server_status: int
-        server_thread_id: tuple[int]
-        loop: asyncio.AbstractEventLoop
-        _client_flag: int
-        _proto: _State
-        _result: _Answer
-        _ssl_context: SSLContext | None
-        _stream_broken: bool
-        _transport: asyncio.Transport | None
-
-        def __init__(self, **options: Any) -> None: ...
-        async def connect(self) -> object: ...
-        async def query(self, sql: str) -> int: ...
-        async def next_result(self) -> int: ...
-        async def prepare(self, sql: str) -> _Prepared: ...
-        async def ensure_closed(self) -> None: ...
-        async def _get_server_information(self) -> None: ...
-        def close(self) -> None: ...
-        def cursor(self, cursor: type[SSCursor]) -> SSCursor: ...
-        def escape(self, value: str) -> str: ...
-else:
-    from asyncmy.connection import Connection
+    from .driver import Connection, Prepared
 
 POOL = 8
 """Connections of a worker: with 4 workers and 3 machines 96 of the 151 that a server allows unless it is told more."""
@@ -88,18 +42,16 @@ STATEMENTS = 128
 """Prepared statements of a link; with a pool of 8 and 4 workers a quarter of the server's 16,382."""
 PART = 256
 """Rows of a stream that are handed on at once."""
-KILLING_TIMEOUT = 1.0
-"""Seconds that closing a client waits for cancelled queries to be ended on the server."""
 KEEPALIVE = 60
 """Seconds of silence until the system asks the server's for a sign; after 6 questions, 10 s apart, it is gone."""
 UNSENT_TIMEOUT = 30
 """Seconds until the system gives up what the server's does not confirm."""
 
 _IN_TRANSACTION = 1
-_NO_BACKSLASH_ESCAPES = 512
+_AUTOCOMMIT = 2
+_BETWEEN = _IN_TRANSACTION | _AUTOCOMMIT
 _DUPLICATES = (1022, 1062, 1586)
-# No such statement can be prepared; there are too many on the server; it has this one no more, or must make it anew.
-_UNPREPARED = (1295, 1461, 1243, 1615)
+_UNPREPARED = (1295, 1461)  # no such statement can be prepared; there are too many on the server
 # The server's last words on a connection: shutting down, killed, idle for too long, network errors as it saw them.
 _FAREWELLS = frozenset({1053, 1077, 1079, 1080, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 3169, 4031})
 _DATES = (FIELD_TYPE.TIMESTAMP, FIELD_TYPE.DATETIME, FIELD_TYPE.DATE, FIELD_TYPE.NEWDATE)
@@ -159,6 +111,7 @@ class MySQL(Client):
         pool: int = POOL,
     ) -> Promise:
         """Use that database, and see whether it can be reached: a promise of the client."""
+        check_bounds(pool, self._timeout)
         self._name = _name(username, db_name, host, port, None)
         self._where = {"host": host, "port": port, "unix_socket": None}
         self._who = {"user": username or None, "password": password.encode(), "database": db_name or None}
@@ -167,11 +120,11 @@ class MySQL(Client):
 
     def _make_pools(self) -> list[Pool[Any]]:
         context, required = _tls(self._ssl, check=False)
-        options = {**self._where, **self._who, "ssl": context, "autocommit": True, "connect_timeout": self._timeout}
+        options = {**self._where, **self._who, "ssl": context, "autocommit": None, "connect_timeout": self._timeout}
         if options["unix_socket"] and not required:
             options["ssl"] = None
-        connect = partial(_open, options, required, self._timeout, self._name)
-        killer = _Killer(connect)
+        connect = partial(open_session, options, required, self._timeout, self._name)
+        killer = Killer(connect, self._timeout)
         pool = Pool(partial(_connect, connect, killer), self._size, self._timeout, self._name, killer.close)
         return [pool, pool]
 
@@ -179,7 +132,8 @@ class MySQL(Client):
         return text.translate(_ESCAPES)
 
 
-_ESCAPES = str.maketrans({"\0": "\\0", "\n": "\\n", "\r": "\\r", "\x1a": "\\Z", '"': '\\"', "'": "\\'", "\\": "\\\\"})
+# A quote is doubled: that ends no text, whatever sql_mode has backslashes mean.
+_ESCAPES = str.maketrans({"\0": "\\0", "\n": "\\n", "\r": "\\r", "\x1a": "\\Z", '"': '\\"', "'": "''", "\\": "\\\\"})
 
 
 def _name(username: str, db_name: str, host: str, port: int, path: str | None) -> str:
@@ -192,9 +146,9 @@ def _tls(option: str | bool | SSLContext | None, check: bool) -> tuple[SSLContex
     if option is False or option in ("off", "false", "0", "no"):
         return None, False
     trusted = option is True or option in ("on", "true", "1", "yes")
-    if option == "":
-        raise ValueError("ssl: on, off, unverified, or the path of a file of certificates")
     if check:
+        if isinstance(option, str) and not trusted and option != "unverified" and not os.path.isfile(option):
+            raise ValueError(f"ssl={option}: on, off, unverified, or the path of a file of certificates")
         return None, False
     import ssl
 
@@ -208,98 +162,6 @@ def _tls(option: str | bool | SSLContext | None, check: bool) -> tuple[SSLContex
     return ssl.create_default_context(cafile=None if trusted else str(option)), True
 
 
-# ---- connecting ----
-
-
-async def _greeted(connection: Connection, tls_required: bool) -> None:
-    """What the server has told of itself is followed by what we want: no more than we need, and TLS where there is any.
-
-    Put in the place of the driver's method of an object, not of a class: of a derived class it would be slower.
-    """
-    await Connection._get_server_information(connection)
-    connection._client_flag = (connection._client_flag | CLIENT.FOUND_ROWS) & ~CLIENT.MULTI_STATEMENTS
-    if connection._ssl_context is not None and not connection.server_capabilities & CLIENT.SSL:
-        if tls_required:
-            raise driver.OperationalError(2026, "TLS is required, and the server has none")
-        connection._ssl_context = None
-        connection._client_flag &= ~CLIENT.SSL
-
-
-async def _open(options: dict[str, Any], tls_required: bool, timeout: float, name: str) -> Connection:
-    """Connect, within the timeout. Raises ServerDown."""
-    connection = Connection(**options)
-    vars(connection)["_get_server_information"] = partial(_greeted, connection, tls_required)
-    try:
-        async with asyncio.timeout(timeout):
-            await connection.connect()
-            if connection.server_status & _NO_BACKSLASH_ESCAPES:
-                await connection.query("SET SESSION sql_mode = REPLACE(@@sql_mode, 'NO_BACKSLASH_ESCAPES', '')")
-        return connection
-    except BaseException as error:
-        _abort(connection)
-        if isinstance(error, TimeoutError):
-            raise ServerDown(f"{name}: no connection within {timeout:g} s") from error
-        if isinstance(error, driver.MySQLError):
-            raise ServerDown(f"{name}: {_message(error)}") from error
-        if isinstance(error, Exception):  # the driver stumbles in many ways over what is no server
-            what = f"{type(error).__name__}: {error}"
-            raise ServerDown(f"{name}: that is no server of MySQL, or TLS failed ({what})") from error
-        raise
-
-
-async def _connect(connect: Callable[[], Awaitable[Connection]], killer: _Killer) -> _Link:
-    return _Link(await connect(), killer)
-
-
-class _Killer:
-    """Ends on the server what was cancelled here: it would go on, and hold its locks, until it has an answer to give.
-
-    Of a client's links; for as long as there are such queries it has one connection more than the pool.
-    """
-
-    def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:
-        self._connect = connect
-        self._wanted: list[int] = []
-        self._task: asyncio.Task[None] | None = None
-
-    def kill(self, connection: Connection) -> None:
-        """End a connection that is closed here."""
-        self._wanted.append(connection.server_thread_id[0])
-        if self._task is None and not connection.loop.is_closed():
-            self._task = connection.loop.create_task(self._work())
-
-    async def close(self) -> None:
-        """Have what is wanted done, within a time."""
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=KILLING_TIMEOUT)
-        if self._task is not None:
-            self._task.cancel()
-
-    async def _work(self) -> None:
-        try:
-            connection = await self._connect()
-            try:
-                while self._wanted:
-                    with suppress(driver.OperationalError):  # it is gone already
-                        await connection.query(f"KILL {self._wanted.pop()}")
-            finally:
-                _abort(connection)
-        except (DatabaseError, driver.MySQLError):  # then it ends by itself
-            self._wanted.clear()
-        finally:
-            self._task = None
-
-
-def _abort(connection: Connection) -> None:
-    if connection._transport is not None:
-        connection._transport.abort()
-    connection.close()
-
-
-def _message(error: BaseException) -> str:
-    return str(error.args[-1]) if error.args else type(error).__name__
-
-
 # ---- links ----
 
 
@@ -308,7 +170,7 @@ class _Statement:
 
     __slots__ = ("columns", "description", "floats", "known", "prepared", "rows")
 
-    def __init__(self, prepared: _Prepared) -> None:
+    def __init__(self, prepared: Prepared) -> None:
         self.prepared = prepared
         self.rows: Sequence[Row] = ()
         self.description: tuple[tuple[Any, ...], ...] = ()
@@ -324,6 +186,7 @@ class _Statement:
         if not await self.prepared._execute_cursor(values, self):
             result = connection._result
             if result.rows is None:
+                connection.server_status = result.server_status  # the driver overlooks 0
                 return Result(result.affected_rows, result.insert_id)
             self.rows, self.description = result.rows, result.description
         rows, self.rows = self.rows, ()
@@ -336,12 +199,18 @@ class _Statement:
         return Result(len(rows), 0, rows, self.columns)
 
 
+async def _connect(connect: Connect, killer: Killer) -> _Link:
+    return _Link(await connect(), killer)
+
+
 class _Link:
     """A connection. (A `Link` of pool.py.)"""
 
-    def __init__(self, connection: Connection, killer: _Killer) -> None:
-        self._connection = connection
+    def __init__(self, session: Session, killer: Killer) -> None:
+        self._session = session
+        self._connection = connection = session.connection
         self._killer = killer
+        self._busy = False  # the server has not begun to answer
         self._statements: OrderedDict[str, _Statement] = OrderedDict()
         self._whole = True
         transport = cast(asyncio.Transport, connection._transport)
@@ -355,7 +224,7 @@ class _Link:
         return self._whole
 
     def usable(self) -> bool:
-        return self._whole and not self._connection.server_status & _IN_TRANSACTION
+        return self._whole and self._connection.server_status & _BETWEEN == _AUTOCOMMIT
 
     def fresh(self) -> bool:
         connection = self._connection
@@ -371,17 +240,29 @@ class _Link:
         if not args:
             return await self._text(sql, ())
         values = for_mysql(args)
-        kept = self._statements.get(sql)
+        self._busy = True
         try:
+            kept = self._statements.get(sql)
             if kept is None:
-                kept = await self._prepare(sql, len(values))
+                try:
+                    kept = await self._prepare(sql, len(values))
+                except driver.MySQLError as error:
+                    if error.args[:1] and error.args[0] in _UNPREPARED:
+                        return await self._text(sql, values)
+                    raise
             else:
                 self._statements.move_to_end(sql)
-            return await kept.execute(self._connection, values)
+            try:
+                result = await kept.execute(self._connection, values)
+            except driver.MySQLError as error:
+                if not _forgotten(error, sql):
+                    raise
+                del self._statements[sql]
+                kept = await self._prepare(sql, len(values))
+                result = await kept.execute(self._connection, values)
+            self._busy = False
+            return result
         except BaseException as error:  # noqa: BLE001
-            if isinstance(error, driver.MySQLError) and error.args[:1] and error.args[0] in _UNPREPARED:
-                self._statements.pop(sql, None)
-                return await self._text(sql, values)
             self._fail(error, sql, values)
 
     async def _prepare(self, sql: str, given: int) -> _Statement:
@@ -399,50 +280,37 @@ class _Link:
     async def _text(self, sql: str, values: tuple[Any, ...]) -> Result:
         """A statement as text: without arguments, or such as the server does not prepare."""
         connection = self._connection
+        text = _filled(sql, values)
+        self._busy = True
         try:
-            await connection.query(self._filled(sql, values))
+            await connection.query(text)
             result = connection._result
             while connection._result.has_next:  # of a procedure: its first rows count
                 await connection.next_result()
+            self._busy = False
         except BaseException as error:  # noqa: BLE001
             self._fail(error, sql, values)
         rows: Sequence[Row] | None = result.rows
         if rows is None:
+            if result is connection._result:
+                connection.server_status = result.server_status  # the driver overlooks 0
             return Result(result.affected_rows, result.insert_id)
         dates = _columns(result.description, _DATES)
         if dates:
             rows = [_repaired(row, dates, _no_text) for row in rows]
         return Result(result.affected_rows, result.insert_id, rows, [column[0] for column in result.description])
 
-    def _filled(self, sql: str, values: tuple[Any, ...]) -> str:
-        """A query with its arguments as literals."""
-        if "%" not in sql:
-            return sql
-        try:
-            return sql % tuple([self._literal(value) for value in values])
-        except (TypeError, ValueError):
-            raise QueryError(f"markers and {len(values)} arguments do not fit", sql) from None
-
-    def _literal(self, value: Any) -> str:
-        if value is None:
-            return "NULL"
-        if isinstance(value, Decimal):
-            return format(value, "f")
-        (plain,) = for_sqlite((value,))
-        if isinstance(plain, bytes):
-            return f"X'{plain.hex()}'"
-        if isinstance(plain, str):
-            return self._connection.escape(plain)
-        return repr(float(plain)) if isinstance(plain, float) else str(int(plain))
-
     async def stream(
         self, sql: str, args: Sequence[object]
     ) -> AsyncGenerator[tuple[Sequence[Row], Sequence[str]], None]:
         values = for_mysql(args)
+        text = _filled(sql, values)
         whole, self._whole = self._whole, False  # until the end was read
+        self._busy = True
         try:
             cursor = self._connection.cursor(SSCursor)
-            await cursor.execute(self._filled(sql, values))
+            await cursor.execute(text)
+            self._busy = False
             description = cast("Sequence[Sequence[Any]]", cursor.description or ())
             names = [column[0] for column in description]
             dates = _columns(description, _DATES)
@@ -456,6 +324,7 @@ class _Link:
             raise
         except BaseException as error:  # noqa: BLE001
             self._whole = whole
+            self._busy = True
             self._fail(error, sql, values)
         finally:
             if not self._whole:
@@ -463,19 +332,20 @@ class _Link:
 
     def _fail(self, error: BaseException, sql: str, values: tuple[Any, ...]) -> NoReturn:
         """Raise what an error of the driver's means. The link is closed unless it is in step with the server."""
+        busy, self._busy = self._busy, False
         if isinstance(error, DatabaseError):
             _again(error)
         code = error.args[0] if isinstance(error, driver.MySQLError) and len(error.args) > 1 else None
         if isinstance(code, int) and 1000 <= code and not 2000 <= code < 3000 and code not in _FAREWELLS:
-            raise (Duplicate if code in _DUPLICATES else QueryError)(_message(error), sql, code) from error
+            raise (Duplicate if code in _DUPLICATES else QueryError)(message(error), sql, code) from error
         if isinstance(error, ValueError):  # of an argument before it was sent, or of the answer
             pack_binary_params(values, "utf8")
+        self._busy = busy and not isinstance(error, Exception)  # given up: the server does not know
         self.drop()
         if not isinstance(error, Exception):
-            self._killer.kill(self._connection)
             _again(error)
         if isinstance(error, driver.MySQLError):
-            raise ConnectionLost(f"the connection was lost in a query: {_message(error)}") from error
+            raise ConnectionLost(f"the connection was lost in a query: {message(error)}") from error
         raise ConnectionLost(f"the server's answer makes no sense ({type(error).__name__}: {error})") from error
 
     async def refresh(self) -> None:
@@ -485,9 +355,12 @@ class _Link:
         self.drop()
 
     def drop(self) -> None:
+        busy, self._busy = self._busy, False
         self._whole = False
         self._statements.clear()
-        _abort(self._connection)
+        abort(self._connection)
+        if busy:
+            self._killer.kill(self._session)
 
     async def close(self) -> None:
         self._whole = False
@@ -500,6 +373,44 @@ def _again(error: BaseException) -> NoReturn:
         raise error
     finally:
         del error  # its traceback has this frame
+
+
+def _forgotten(error: driver.MySQLError, sql: str) -> bool:
+    """Whether an execution did nothing, since the server has not that statement any more, or must make it anew.
+
+    What a procedure runs may fail in the same way, after it has done other things.
+    """
+    if error.args[:1] == (1243,):
+        return message(error).endswith("mysqld_stmt_execute")
+    return error.args[:1] == (1615,) and not sql.lstrip()[:4].upper() == "CALL"
+
+
+def _filled(sql: str, values: tuple[Any, ...]) -> str:
+    """A query with its arguments as literals, for what is not prepared: neither charset nor sql_mode matter to these.
+
+    Raises:
+        QueryError: they do not fit. ValueError: one of them cannot be written.
+    """
+    if "%" not in sql:
+        return sql
+    literals = tuple([_literal(value) for value in values])
+    try:
+        return sql % literals
+    except (TypeError, ValueError):
+        raise QueryError(f"markers and {len(values)} arguments do not fit", sql) from None
+
+
+def _literal(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    (plain,) = for_sqlite((value,))
+    if isinstance(plain, bytes):
+        return f"X'{plain.hex()}'"
+    if isinstance(plain, str):
+        return f"_utf8mb4 X'{plain.encode().hex()}'"
+    return repr(float(plain)) if isinstance(plain, float) else str(int(plain))
 
 
 def _watch(sock: socket.socket) -> None:

@@ -1,17 +1,19 @@
 """The connections of one worker to one database: bounded, made when first wanted, handed out first come, first served.
 
 A pool owns its links; who takes one puts it back whatever happens, and a link that cannot be used again is closed then.
-It belongs to one loop. `Client` is its only caller.
+Links are made in tasks of the pool: who wanted one may be gone when it is there. It belongs to one loop; `Client` is
+its only caller.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
-from .errors import ClientClosed, PoolTimeout
+from .errors import ClientClosed, DatabaseError, PoolTimeout, ServerDown
 
 CLOSING_TIMEOUT = 5.0
 """Seconds that `close` waits for queries under way; a worker has 10 s to stop (DESIGN §5)."""
@@ -102,7 +104,7 @@ class Pool(Generic[L]):
         Arguments:
             connect: makes a link; bounds the time it takes itself.
             size: the most there may be at once.
-            timeout: seconds to wait for one that is in use.
+            timeout: seconds to wait for one, whether it is in use or being made.
             name: of the database, for errors.
             finish: awaited when the pool is closed, at the end.
         """
@@ -114,8 +116,9 @@ class Pool(Generic[L]):
         self._name = name
         self._links: set[L] = set()
         self._idle: list[L] = []  # the last one used is taken first: what is not needed stays idle
-        self._places = size  # how many more may be made; not 0 only while nobody waits
-        self._waiting: OrderedDict[asyncio.Future[L | None], float] = OrderedDict()  # until when, by the loop's clock
+        self._making: set[asyncio.Task[None]] = set()
+        self._failure = ""  # of the last one that could not be made, if none was made since
+        self._waiting: OrderedDict[asyncio.Future[L], float] = OrderedDict()  # until when, by the loop's clock
         self._timer: asyncio.TimerHandle | None = None
         self._empty: asyncio.Future[None] | None = None
 
@@ -144,11 +147,8 @@ class Pool(Generic[L]):
         link = self.take()
         if link is not None:
             return link
-        if self._places > 0:
-            self._places -= 1
-            return await self._open()
-        link = await self._wait()
-        return await self._open() if link is None else link
+        self._make()
+        return await self._wait()
 
     def put(self, link: L) -> None:
         """Give a link back. The one who waits longest gets it."""
@@ -166,8 +166,10 @@ class Pool(Generic[L]):
         self.closed = True
         if self._timer is not None:
             self._timer.cancel()
-        while (waiter := self._next()) is not None:
-            waiter.set_exception(ClientClosed(f"{self._name}: the client was closed"))
+        self._fail(ClientClosed(f"{self._name}: the client was closed"))
+        making = list(self._making)
+        for task in making:
+            task.cancel()
         idle, self._idle = self._idle, []
         for link in idle:
             self._links.discard(link)
@@ -181,6 +183,8 @@ class Pool(Generic[L]):
             for link in idle:
                 link.drop()
             self.drop()
+        if making:
+            await asyncio.wait(making, timeout=CLOSING_TIMEOUT)
         if self._finish is not None:
             await self._finish()
         await asyncio.sleep(0)  # transports that were aborted say so at the loop's next turn
@@ -188,27 +192,52 @@ class Pool(Generic[L]):
     def drop(self) -> None:
         """Close everything at once."""
         self.closed = True
+        for task in self._making:
+            task.cancel()
         links, self._links, self._idle = self._links, set(), []
         for link in links:
             link.drop()
 
-    async def _open(self) -> L:
-        """A new link, in the place that the caller holds."""
-        try:
-            link = await self._connect()
-        except BaseException:
-            self._leave()
-            raise
-        self._links.add(link)
-        if self.closed:
-            self._lose(link)
-            raise ClientClosed(f"{self._name}: the client was closed")
-        return link
+    def _make(self) -> None:
+        """Begin to make a link, if there may be one more."""
+        if len(self._links) + len(self._making) < self.size:
+            loop = asyncio.get_running_loop()
+            task = loop.create_task(self._open(), context=contextvars.Context())
+            self._making.add(task)
+            task.add_done_callback(self._made)
 
-    async def _wait(self) -> L | None:
-        """Wait for a link, or for a place to make one in (None)."""
+    async def _open(self) -> None:
+        """A new link, for whoever waits then."""
+        link = await self._connect()
+        self._making.discard(cast(asyncio.Task[None], asyncio.current_task()))
+        self._failure = ""
+        if self.closed:
+            link.drop()
+            return
+        self._links.add(link)
+        self.put(link)
+
+    def _made(self, task: asyncio.Task[None]) -> None:
+        """A link was made, or could not be: then nobody waits in vain, unless there are others that come back."""
+        self._making.discard(task)
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is None:
+            return
+        if not isinstance(error, Exception):
+            error = ClientClosed(f"{self._name}: the client was closed")
+        self._failure = str(error)
+        if not self._links and not self._making:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Tell all who wait."""
+        while (waiter := self._next()) is not None:
+            waiter.set_exception(_another(error))
+
+    async def _wait(self) -> L:
+        """Wait for a link."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[L | None] = loop.create_future()
+        future: asyncio.Future[L] = loop.create_future()
         self._waiting[future] = loop.time() + self._timeout
         if self._timer is None:
             self._timer = loop.call_later(self._timeout, self._expire)
@@ -216,14 +245,11 @@ class Pool(Generic[L]):
             return await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled() and future.exception() is None:  # ours, and not wanted any more
-                link = future.result()
-                if link is None:
-                    self._leave()
-                else:
-                    self.put(link)
+                self.put(future.result())
             raise
         finally:
             self._waiting.pop(future, None)
+            del future  # an error's traceback has this frame, and the future has the error
 
     def _expire(self) -> None:
         """Those who came first have waited long enough; one timer does for all, and comes again while anyone waits."""
@@ -236,10 +262,18 @@ class Pool(Generic[L]):
                 return
             del self._waiting[future]
             if not future.done():
-                used = f"all connections of the pool (pool={self.size}) were in use for {self._timeout:g} s"
-                future.set_exception(PoolTimeout(f"{self._name}: {used}"))
+                future.set_exception(self._late())
 
-    def _next(self) -> asyncio.Future[L | None] | None:
+    def _late(self) -> DatabaseError:
+        """What is told to those who have waited long enough."""
+        if not self._links:
+            return ServerDown(f"{self._name}: no connection within {self._timeout:g} s")
+        size = f"pool={self.size}"
+        if self._failure:
+            size = f"{len(self._links)}, and no more could be made: {self._failure}"
+        return PoolTimeout(f"{self._name}: all connections of the pool ({size}) were in use for {self._timeout:g} s")
+
+    def _next(self) -> asyncio.Future[L] | None:
         """Who waits longest."""
         while self._waiting:
             future, _ = self._waiting.popitem(last=False)
@@ -248,18 +282,21 @@ class Pool(Generic[L]):
         return None
 
     def _lose(self, link: L) -> None:
-        """A link that is of no more use."""
+        """A link that is of no more use: if somebody waits, another is made in its place."""
         link.drop()
-        if link in self._links:
-            self._links.discard(link)
-            self._leave()
-
-    def _leave(self) -> None:
-        """Its place is free for the next."""
-        waiter = None if self.closed else self._next()
-        if waiter is None:
-            self._places += 1
-        else:
-            waiter.set_result(None)
+        if link not in self._links:
+            return
+        self._links.discard(link)
+        if self._waiting and not self.closed:
+            self._make()
         if self._empty is not None and not self._links and not self._empty.done():
             self._empty.set_result(None)
+
+
+def _another(error: Exception) -> Exception:
+    """The same once more: each who waits gets one of his own, with his own traceback."""
+    if not isinstance(error, DatabaseError):
+        return error
+    copy = type(error)(*error.args)
+    copy.__cause__ = error.__cause__
+    return copy

@@ -15,7 +15,7 @@ from weakref import finalize
 
 from ..promise import Promise, promise_of
 from .arguments import for_sqlite
-from .client import TIMEOUT, Client
+from .client import TIMEOUT, Client, check_bounds
 from .errors import ClientClosed, ConnectionLost, Duplicate, QueryError, ServerDown
 from .pool import Pool, Result, Row
 from .threads import FAILURES, Job, Readers, Thread, head
@@ -57,6 +57,7 @@ class SQLite(Client):
         pool: int = READERS_AND_WRITER,
     ) -> Promise:
         """Use another file, `db_name`: a promise of the client. What only a server needs is not looked at."""
+        check_bounds(pool, self._timeout)
         self._path = self._name = db_name
         self._size = pool
         return promise_of(self._reconfigured())
