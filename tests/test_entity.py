@@ -69,7 +69,7 @@ class Everything(Entity, source="everything"):
 
 def everything(**more: Any) -> Everything:
     values: dict[str, Any] = {
-        "number": -(2**63) + 1,
+        "number": -(2**63),
         "text": "a'b\"c\\d%e_f\0g🎸\n",
         "short": "ø" * 20,
         "checked": "🎸" * 20,
@@ -123,6 +123,9 @@ def test_every_type_there_and_back(database: str) -> None:
             assert (two.mapping, two.items) == ({}, [])
             await client.exec("UPDATE everything SET `nothing` = 5")
             assert {row.nothing for row in await rows.find_all()} == {5}
+            await client.exec("UPDATE everything SET color = 'unknown'")
+            with pytest.raises(ValueError, match="Everything.color: 'unknown' is not a valid Color"):
+                await rows.find_all()
         finally:
             await client.close()
 

@@ -264,7 +264,7 @@ def test_transactions(database: str) -> None:
 
 def test_what_a_transaction_refuses(database: str) -> None:
     async def main() -> None:
-        db = await table(database)
+        db = await table(database + "?timeout=0.3")
         add = "INSERT INTO t (name) VALUES (%s)"
         late = asyncio.Event()
 

@@ -145,6 +145,42 @@ def test_cancelling(loop: Loop, how: str) -> None:
     assert not loop.told
 
 
+@pytest.mark.parametrize("swallow", [False, True])
+def test_cancelled_where_it_is_awaited_the_task_is_not(loop: Loop, swallow: bool) -> None:
+    async def main() -> None:
+        steps = Steps()
+
+        async def run() -> int:
+            try:
+                return await steps.run()
+            except asyncio.CancelledError:
+                if swallow:
+                    return 8
+                raise
+
+        promise = promised(run())
+
+        async def wait() -> str:
+            task = asyncio.current_task()
+            assert task is not None
+            try:
+                async with asyncio.timeout(5):
+                    await promise
+            except asyncio.CancelledError:
+                assert not swallow
+            assert task.cancelling() == 0
+            await asyncio.sleep(0)
+            return "well"
+
+        waiting = asyncio.create_task(wait())
+        await turns(2)
+        assert promise.cancel()
+        assert await waiting == "well"
+
+    loop.run(main)
+    assert not loop.told
+
+
 def test_nothing_is_held_in_a_cycle(loop: Loop) -> None:
     async def main() -> None:
         gone: list[int] = []

@@ -8,8 +8,10 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +73,12 @@ def test_in_memory() -> None:
             seen += await db.select_value("SELECT COUNT(*) FROM t WHERE id = %s", row["id"])
         assert seen == 20
         await db.close()
+        with pytest.raises(ValueError, match="path: "):
+            SQLite("")
         other = SQLite()
+        for bad in ("", ":memory:"):
+            with pytest.raises(ValueError, match="path|pool"):
+                await other.connect(db_name=bad, pool=0 if bad else 1)
         with pytest.raises(QueryError, match="no such table"):
             await other.select("SELECT * FROM t")
         assert await other.connect(db_name=":memory:") is other
@@ -98,6 +105,99 @@ def test_a_file_that_cannot_be(tmp_path: Path) -> None:
     until_no_threads()
 
 
+def test_a_file_that_is_replaced(tmp_path: Path) -> None:
+    """Or deleted: nobody reads or writes what has no name any more."""
+
+    async def main() -> None:
+        path = tmp_path / "a.db"
+        db = connect(f"sqlite:///{path}")
+        for value in (1, 2, 3):
+            await db.exec("CREATE TABLE t (id INTEGER)")
+            await db.exec("INSERT INTO t VALUES (%s)", value)
+            for _ in range(3):
+                assert await asyncio.gather(*[db.select("SELECT id FROM t") for _ in range(5)]) == [[{"id": value}]] * 5
+            assert [row async for row in db.stream("SELECT id FROM t")] == [{"id": value}]
+            for name in ("a.db", "a.db-wal", "a.db-shm"):
+                (tmp_path / name).rename(tmp_path / f"old{value}{name}")
+            if value == 2:
+                with pytest.raises(QueryError, match="no such table"):
+                    await db.select("SELECT id FROM t")
+        await db.close()
+        assert not threads()
+
+    run(main())
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """One that every user may look into."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_a_file_that_can_only_be_read(open_folder: Path) -> None:
+    path = open_folder / "a.db"
+    with sqlite3.connect(path) as made:
+        made.execute("CREATE TABLE t (id INTEGER)")
+        made.execute("INSERT INTO t VALUES (7)")
+    made.close()
+    path.chmod(0o444)
+    script = f"""
+import asyncio, os
+from eighties.sql import QueryError, connect
+db = connect("sqlite:///{path}")
+if os.getuid() == 0:  # who may write everything
+    os.setgid(65534)
+    os.setuid(65534)
+async def main():
+    assert await db.select("SELECT id FROM t") == [{{"id": 7}}]
+    try:
+        await db.exec("DELETE FROM t")
+    except QueryError as error:
+        assert "readonly" in str(error)
+        print("well")
+    await db.close()
+asyncio.run(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        timeout=30,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.stdout == "well\n", done.stderr
+
+
+def test_a_transaction_that_is_left_ends_what_it_does(tmp_path: Path) -> None:
+    """Its child's query is interrupted: the writer is free at once."""
+
+    async def main() -> None:
+        db = connect(f"sqlite:///{tmp_path}/a.db")
+        endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT SUM(x) FROM c"
+        children: list[asyncio.Future[Any]] = []
+
+        async def leave() -> None:
+            async with db.transaction():
+                children.append(asyncio.ensure_future(db.fetch(endless)))
+                await asyncio.sleep(50)
+
+        leaving = asyncio.create_task(leave())
+        await asyncio.sleep(0.1)
+        leaving.cancel()
+        await asyncio.sleep(0.05)
+        leaving.cancel()
+        async with asyncio.timeout(5):
+            with pytest.raises(QueryError, match="interrupted"):
+                await children[0]
+            await asyncio.wait([leaving])
+            await db.exec("CREATE TABLE t (id INTEGER)")
+        await db.close()
+
+    run(main())
+
+
 def test_locks_of_others(tmp_path: Path) -> None:
     """A writer elsewhere is waited for, within the timeout; waiting can be cancelled at once."""
 
@@ -111,6 +211,7 @@ def test_locks_of_others(tmp_path: Path) -> None:
         started = time.monotonic()
         with pytest.raises(QueryError, match="locked") as caught:
             await db.exec("INSERT INTO t VALUES (1)")
+        assert "timeout" in str(caught.value)
         assert 0.4 < time.monotonic() - started < 2 and caught.value.code == sqlite3.SQLITE_BUSY
         with pytest.raises(QueryError, match="locked"):
             async with db.transaction():

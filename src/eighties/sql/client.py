@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextvars import ContextVar
 from typing import Any, Self, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
+from weakref import ref
 
 from ..promise import Promise
 from .errors import (
@@ -46,6 +47,9 @@ __all__ = [
 TIMEOUT = 10.0
 """Seconds to connect, to wait for a connection of the pool, and for SQLite's locks, each: three tries of TCP's first
 packet, and well within the 60 s a handler has."""
+
+_COMMITTED = "a statement committed it, as MySQL does before it changes a table"
+_ENDED = {"ROLLBACK": "it was rolled back by hand, with ROLLBACK", "COMMIT": "it was committed by hand, with COMMIT"}
 
 _T = TypeVar("_T")
 _ClientType = TypeVar("_ClientType", bound="Client")
@@ -211,7 +215,11 @@ class Client:
     def _transaction(self) -> Transaction | None:
         """The one that the running task is in."""
         transactions = _transactions.get()
-        return None if transactions is None else transactions.get(id(self))
+        transaction = None if transactions is None else transactions.get(id(self))
+        if transaction is None or not transaction.left_elsewhere():
+            return transaction
+        _transactions.set(transaction.before)
+        return self._transaction()
 
     def _pool(self, writes: bool) -> Pool[Any]:
         """The pool of this loop, for statements that write, or for those that only read."""
@@ -289,8 +297,13 @@ class Transaction:
         self._pool: Pool[Any] | None = None
         self._lock = asyncio.Lock()
         self._failure = ""
-        self._before: dict[int, Transaction] | None = None
         self._streaming = False
+        self._task: ref[asyncio.Task[Any]] | None = None
+        self._savepoint = ""
+        self._savepoints = 0  # of the outermost: how many there were
+        self._over: asyncio.Event | None = None  # of an inner one, if somebody waits for its end
+        self.before: dict[int, Transaction] | None = None
+        """What the task that entered it was in before."""
 
     async def __aenter__(self) -> Self:
         client = self._client
@@ -303,15 +316,20 @@ class Transaction:
             await self._command("BEGIN IMMEDIATE" if client.dialect == "sqlite" else "BEGIN")
         else:
             self._outer, self._stack, self._lock = outer, outer._stack, outer._lock
-            await outer.run(f"SAVEPOINT s{len(self._stack)}", ())
+            root = outer._stack[0] if outer._stack else outer
+            root._savepoints += 1
+            self._savepoint = f"s{root._savepoints}"
+            await outer.run(f"SAVEPOINT {self._savepoint}", ())
             self._link = outer._link
         self._stack.append(self)
-        self._before = _transactions.get()
-        _transactions.set({**(self._before or {}), id(client): self})
+        self.before = _transactions.get()
+        task = asyncio.current_task()
+        self._task = None if task is None else ref(task)
+        _transactions.set({**(self.before or {}), id(client): self})
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        _transactions.set(self._before)
+        _transactions.set(self.before)
         try:
             await asyncio.sleep(0)  # promises that were made in it and are not awaited begin now
             async with self._lock:  # what its tasks have under way
@@ -326,21 +344,23 @@ class Transaction:
 
     async def run(self, sql: str, args: Sequence[object]) -> Result:
         """One statement in it."""
-        async with self._lock:
-            link = self._check()
-            return await self._watched(link, link.run(sql, args))
+        link = await self._turn()
+        try:
+            return await self._watched(link, link.run(sql, args), sql)
+        finally:
+            self._lock.release()
 
     async def stream(
         self, sql: str, args: Sequence[object]
     ) -> AsyncGenerator[tuple[Sequence[Row], Sequence[str]], None]:
         """The rows of one statement in it. Until they are read nothing else may be asked."""
-        async with self._lock:
-            link = self._check()
-            root = self._stack[0]
-            parts = link.stream(sql, args)
-            root._streaming = True
+        link = await self._turn()
+        root = self._stack[0]
+        parts = link.stream(sql, args)
+        root._streaming = True
+        self._lock.release()
         try:
-            while (part := await self._watched(link, anext(parts, None))) is not None:
+            while (part := await self._watched(link, anext(parts, None), sql)) is not None:
                 yield part
         finally:
             try:
@@ -350,21 +370,56 @@ class Transaction:
                 if not link.alive():
                     self._fail("a stream was left early")
 
+    def left_elsewhere(self) -> bool:
+        """Whether it has ended, and the running task, which entered it, has not left it itself.
+
+        A generator that is left by `break` is ended in another task: its consumer would be in this one for ever.
+        """
+        if self._link is not None or self._task is None:
+            return False
+        task = self._task()
+        return task is not None and task is asyncio.current_task()
+
+    async def _turn(self) -> Link:
+        """Its link, and `_lock`, held: it is its turn.
+
+        Others on the same connection come first: the statement under way, and transactions that other tasks have opened
+        within it.
+        """
+        while True:
+            await self._lock.acquire()
+            try:
+                link = self._check()
+                last = self._stack[-1]
+                if last is self:
+                    return link
+            except BaseException:
+                self._lock.release()
+                raise
+            self._lock.release()
+            last._over = last._over or asyncio.Event()
+            try:
+                async with asyncio.timeout(self._client._timeout):
+                    await last._over.wait()
+            except TimeoutError:
+                raise TransactionError(
+                    "another task has opened a transaction within this one, and has not ended it for "
+                    f"{self._client._timeout:g} s; does it wait for this one?"
+                ) from None
+
     def _check(self) -> Link:
-        """Its link, if a statement may be sent."""
+        """Its link, if a statement may be sent when its turn has come."""
         root = self._stack[0] if self._stack else self
         if root._failure or self._failure or self._link is None:
             raise TransactionError(
                 f"the transaction is over: {root._failure or self._failure or 'it was left'}. A task that is started "
                 "within one belongs to it, unless it gets a context of its own: context=contextvars.Context()"
             )
-        if self._stack[-1] is not self:
-            raise TransactionError("another task has opened a transaction within this one: wait for its end")
         if root._streaming:
             raise TransactionError("the transaction's connection is busy with a stream: read it to its end first")
         return self._link
 
-    async def _watched(self, link: Link, step: Awaitable[_T]) -> _T:
+    async def _watched(self, link: Link, step: Awaitable[_T], sql: str) -> _T:
         """A step on the link; if it ends the transaction, that is noted."""
         try:
             try:
@@ -380,7 +435,7 @@ class Transaction:
             self._fail("its connection was lost" if isinstance(error, DatabaseError) else "a statement was cancelled")
             raise
         if not link.in_transaction:
-            self._fail("a statement committed it, as MySQL does before it changes a table")
+            self._fail(_ENDED.get(sql.lstrip()[:8].rstrip("; ").upper(), _COMMITTED))
         return result
 
     def _fail(self, reason: str) -> None:
@@ -399,10 +454,9 @@ class Transaction:
         elif self is root:
             await self._command("COMMIT" if error is None else "ROLLBACK")
         else:
-            name = f"s{len(self._stack) - 1}"
             if error is not None:
-                await self._command(f"ROLLBACK TO SAVEPOINT {name}")
-            await self._command(f"RELEASE SAVEPOINT {name}")
+                await self._command(f"ROLLBACK TO SAVEPOINT {self._savepoint}")
+            await self._command(f"RELEASE SAVEPOINT {self._savepoint}")
 
     async def _command(self, sql: str) -> None:
         """Begin or end it. If that fails nobody knows what is open."""
@@ -423,6 +477,8 @@ class Transaction:
         self._failure = self._failure or "it was left"
         if self in self._stack:
             self._stack.remove(self)
+        if self._over is not None:
+            self._over.set()
         if self._pool is not None and link is not None:
             if link.in_transaction:
                 link.reset()

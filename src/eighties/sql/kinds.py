@@ -137,7 +137,7 @@ def _int(value: Any) -> int:
         if not isinstance(value, int):
             raise _wanted("int", value)
         return _int(int(value))
-    if -MAX_INT <= value <= MAX_INT:
+    if -MAX_INT - 1 <= value <= MAX_INT:
         return value
     raise ValueError("a number of more than 64 bits")
 

@@ -6,12 +6,13 @@ A Model is made once per entity, by `entity.py`, and never changes but for its c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from .grammar import closest
-from .kinds import DIALECTS, MAX_INT, AnyKind, Kind
+from .kinds import DIALECTS, MAX_INT, AnyKind, Convert, Kind
 
 Rows = Iterable[Sequence[Any]]
 
@@ -68,6 +69,20 @@ class Column(NamedTuple):
             return bind(value)
 
         return write
+
+
+def _labelled(convert: Convert, column: Column) -> Convert:
+    """Of an enum, whose values in the table may be others: its errors name the field."""
+    if not issubclass(column.kind.python, Enum):
+        return convert
+
+    def read(value: Any) -> Any:
+        try:
+            return convert(value)
+        except ValueError as error:
+            raise ValueError(f"{column.label}: {error}") from None
+
+    return read
 
 
 class Model:
@@ -139,7 +154,8 @@ class Model:
             column = self.by_column.get(name)
             if column is None:
                 continue
-            names[f"r{index}"] = convert = column.kind.reader(DIALECTS[dialect])
+            convert = column.kind.reader(DIALECTS[dialect])
+            names[f"r{index}"] = convert = None if convert is None else _labelled(convert, column)
             values[column.name] = (
                 f"c{index}" if convert is None else f"c{index} if c{index} is None else r{index}(c{index})"
             )

@@ -18,8 +18,9 @@ _getframe = sys._getframe
 
 
 class _Query(Promise):
-    __slots__ = ("_coroutine", "_starter")
+    __slots__ = ("_cancels", "_coroutine", "_starter")
 
+    _cancels: int  # how often the task that awaits it was cancelled in its stead
     _coroutine: Coroutine[Any, Any, Any] | None
     _starter: asyncio.Handle
 
@@ -37,7 +38,11 @@ class _Query(Promise):
         if coroutine is not None:
             self._starter.cancel()
             coroutine.close()
-        return super().cancel(msg)
+        source = getattr(self, "_source", None)
+        cancelled = super().cancel(msg)
+        if cancelled and isinstance(source, asyncio.Task):
+            self._cancels += 1
+        return cancelled
 
     def start(self) -> None:
         """Nobody awaits it yet: run it in a task of its own."""
@@ -54,15 +59,23 @@ def _within(promise: _Query | None, coroutine: Coroutine[Any, Any, Any]) -> Gene
     try:
         value = yield from coroutine.__await__()
     except BaseException as error:
-        promise._source = None
+        _release(promise)
         if promise.fail(error if not isinstance(error, GeneratorExit) else asyncio.CancelledError()):
             promise._log_traceback = False  # it is looked at: who awaits gets it
         promise = None  # the error's traceback has this frame
         raise
-    promise._source = None
+    _release(promise)
     if not promise.done():
         promise.set_result(value)
     return value
+
+
+def _release(promise: _Query) -> None:
+    """The task goes on: it was not itself that was to be cancelled."""
+    task, promise._source = promise._source, None
+    while promise._cancels:
+        promise._cancels -= 1
+        task.uncancel()  # type: ignore[union-attr]
 
 
 def promised(coroutine: Coroutine[Any, Any, Any]) -> Promise:
@@ -76,6 +89,7 @@ def promised(coroutine: Coroutine[Any, Any, Any]) -> Promise:
         coroutine.close()
         raise RuntimeError("a query needs a running event loop")
     promise = _Query(loop=loop)
+    promise._cancels = 0
     promise._coroutine = coroutine
     promise._starter = loop.call_soon(promise.start)
     frame = _getframe(2)

@@ -7,6 +7,7 @@ three such hops (docs/data-notes.md has the figures). Threads end with their con
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
@@ -18,7 +19,7 @@ from .arguments import for_sqlite
 from .client import TIMEOUT, Client, check_bounds
 from .errors import ClientClosed, ConnectionLost, Duplicate, QueryError, ServerDown
 from .pool import Pool, Result, Row
-from .threads import FAILURES, Job, Readers, Thread, head
+from .threads import FAILURES, Job, Readers, Thread, file_of, head
 
 READERS_AND_WRITER = 4
 """Connections, one of them for writing: more than cores would only hold memory, 2 MB of page cache each."""
@@ -43,7 +44,7 @@ class SQLite(Client):
             timeout: seconds to wait for a connection, and for the locks of other processes.
         """
         super().__init__(path, pool, timeout)
-        self._path = path
+        self._path = _checked(path)
         self._writers: dict[str, None] = {}
         self._readers: Readers | None = None
 
@@ -58,21 +59,24 @@ class SQLite(Client):
     ) -> Promise:
         """Use another file, `db_name`: a promise of the client. What only a server needs is not looked at."""
         check_bounds(pool, self._timeout)
-        self._path = self._name = db_name
+        self._path = self._name = _checked(db_name)
         self._size = pool
         return promise_of(self._reconfigured())
 
     def _make_pools(self) -> list[Pool[Any]]:
         if self._path == ":memory:" and self._loop is not None:
             raise ServerDown("the database in memory has gone with the loop it was made on")
-        writer = Pool(partial(_connect, self._path, self._timeout, False), 1, self._timeout, self._name)
+        path = self._path
+        if path != ":memory:":
+            path = os.path.abspath(path)  # a program may change its folder
+        writer = Pool(partial(_connect, path, self._timeout, False), 1, self._timeout, self._name)
         self._readers = None
         if self._path == ":memory:" or self._size == 1:
             return [writer, writer]
         size = self._size - 1
-        readers = self._readers = Readers(self._path, self._timeout, size, self._name)
+        readers = self._readers = Readers(path, self._timeout, size, self._name)
         # Streams need a connection each, for longer.
-        connect = partial(_connect, self._path, self._timeout, True)
+        connect = partial(_connect, path, self._timeout, True)
         return [writer, Pool(connect, size, self._timeout, self._name, readers.close)]
 
     async def _run(self, sql: str, args: Sequence[object], writes: bool) -> Result:
@@ -111,8 +115,14 @@ class SQLite(Client):
         return text.replace("'", "''")
 
 
+def _checked(path: str) -> str:
+    if not path:  # SQLite takes that for a file of its own for each connection
+        raise ValueError('path: that of a file, or ":memory:"')
+    return path
+
+
 async def _connect(path: str, timeout: float, reads: bool) -> _Link:
-    link = _Link(Thread(path, timeout, reads))
+    link = _Link(Thread(path, timeout, reads), path)
     try:
         await link.do(Thread.open)
     except BaseException as error:
@@ -126,10 +136,12 @@ async def _connect(path: str, timeout: float, reads: bool) -> _Link:
 class _Link:
     """The loop's side of a thread. (A `Link` of pool.py.)"""
 
-    def __init__(self, thread: Thread) -> None:
+    def __init__(self, thread: Thread, path: str) -> None:
         self.thread = thread
         self._loop = asyncio.get_running_loop()
         self._open = True
+        self._path = path
+        self._job: Job | None = None
         self._finalizer = finalize(self, thread.jobs.put, None)
         self._finalizer.atexit = False
 
@@ -140,7 +152,8 @@ class _Link:
         return self._open
 
     def fresh(self) -> bool:
-        return self._open
+        file = self.thread.file
+        return self._open and (file is None or file == file_of(self._path))
 
     @property
     def in_transaction(self) -> bool:
@@ -150,6 +163,7 @@ class _Link:
         """A job. Cancelled, it is interrupted; the next one waits for its end."""
         future: asyncio.Future[_T] = self._loop.create_future()
         job = Job(future, function, args)
+        self._job = job
         self.thread.jobs.put(job)
         try:
             return await future
@@ -157,6 +171,7 @@ class _Link:
             self.thread.interrupt(job)
             raise
         finally:
+            self._job = None
             del job, future  # an error's traceback has this frame, and the future has the error
 
     async def run(self, sql: str, args: Sequence[object]) -> Result:
@@ -194,6 +209,7 @@ class _Link:
         """Each job tells it."""
 
     def reset(self) -> None:
+        self.thread.interrupt(self._job)
         self._post(Thread.rollback)
 
     def drop(self) -> None:
@@ -212,4 +228,7 @@ class _Link:
 
 def _error(error: Exception, sql: str) -> QueryError:
     code: int | None = getattr(error, "sqlite_errorcode", None)
-    return (Duplicate if code in _DUPLICATES else QueryError)(str(error), sql, code)
+    text = str(error)
+    if code is not None and code & 0xFF == sqlite3.SQLITE_BUSY:
+        text += " (another one has been writing for longer than `timeout`: keep transactions short, or wait longer)"
+    return (Duplicate if code in _DUPLICATES else QueryError)(text, sql, code)

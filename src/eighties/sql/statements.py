@@ -257,17 +257,19 @@ def orders_of(model: Model, order_by: object) -> tuple[Order, ...]:
         ValueError, TypeError: it names no field, or is none of these. None of it gets into SQL.
     """
     if isinstance(order_by, str):
-        order_by = order_by.split(",")
+        order_by = order_by.split(",", len(model.columns) + 1)
     if not isinstance(order_by, (tuple, list)):
         raise TypeError(f"order_by is text or a list of texts, not {type(order_by).__name__}")
-    orders = []
+    orders: dict[str, Order] = {}
     for one in order_by:
         match = _ORDER.fullmatch(one) if isinstance(one, str) else None
         if match is None or (match[1] and match[3]):
             raise ValueError(f"order_by: {one!r} is no field, '-field', 'field asc' or 'field desc'")
+        if match[2] in orders:  # so there are no more of them than fields, whoever wrote it
+            raise ValueError(f"order_by: {match[2]!r} twice")
         model.column(match[2])
-        orders.append(Order(match[2], bool(match[1]) or (match[3] or "").lower() == "desc"))
-    return tuple(orders)
+        orders[match[2]] = Order(match[2], bool(match[1]) or (match[3] or "").lower() == "desc")
+    return tuple(orders.values())
 
 
 def window_of(model: Model, limit: object = None, offset: object = None, order_by: object = None) -> Window:

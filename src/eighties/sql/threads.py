@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import sqlite3
 import threading
 import time
@@ -64,6 +65,7 @@ class Thread:
     def __init__(self, path: str, timeout: float, reads: bool, jobs: SimpleQueue[Job | None] | None = None) -> None:
         self.jobs: SimpleQueue[Job | None] = SimpleQueue() if jobs is None else jobs
         self.connection: sqlite3.Connection | None = None
+        self.file: tuple[int, int] | None = None  # which file it was connected to
         self.in_transaction = False
         self._path = path
         self._timeout = timeout
@@ -93,7 +95,9 @@ class Thread:
         return self.jobs.get()
 
     def _perform(self, job: Job) -> None:
-        if not job.cancelled:
+        if job.cancelled:
+            job.error = sqlite3.OperationalError("interrupted")
+        else:
             try:
                 job.result = job.function(self, job, *job.args)
             except Exception as error:  # noqa: BLE001 it goes to whoever waits
@@ -112,7 +116,12 @@ class Thread:
     def open(self, job: Job) -> None:
         """Connect."""
         self.connection = connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT, isolation_level=None)
-        self._retry(job, connection.execute, "PRAGMA journal_mode=WAL", ())
+        try:
+            self._retry(job, connection.execute, "PRAGMA journal_mode=WAL", ())
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_READONLY:  # such a file can be read
+                raise
+        self.file = file_of(self._path)
         connection.execute("PRAGMA foreign_keys=ON")
         if self._reads:
             connection.execute("PRAGMA query_only=ON")
@@ -262,6 +271,8 @@ class Readers:
     async def run(self, sql: str, args: tuple[Any, ...]) -> Result:
         """Raises what sqlite3 raises, ServerDown and PoolTimeout."""
         loop = self._loop
+        if any(thread.file is not None and thread.file != file_of(self._path) for thread in self._threads[:1]):
+            self._leave()
         job = Job(loop.create_future(), Reader.read, (sql, args))
         job.since = loop.time()
         self._waiting.append(job)
@@ -282,6 +293,13 @@ class Readers:
         finally:
             self._under_way -= 1
             del job  # an error's traceback has this frame, and the job's future has the error
+
+    def _leave(self) -> None:
+        """The file is another one: these threads end with what they have to do, and others begin."""
+        for thread in self._threads:
+            thread.stop(False)
+        self._threads.clear()
+        self._jobs = SimpleQueue()
 
     def _start(self) -> None:
         self._threads.append(Reader(self._path, self._timeout, self._jobs, bool(self._threads)))
@@ -324,6 +342,15 @@ class Readers:
 def _stop(threads: list[Reader]) -> None:
     for thread in threads:
         thread.stop(True)
+
+
+def file_of(path: str) -> tuple[int, int] | None:
+    """Which file is there, if there is one: another one, or none, is not the one that was opened."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def head(sql: str) -> str:
