@@ -192,8 +192,10 @@ def test_errors(database: str) -> None:
             with pytest.raises(QueryError, match="missing") as failed:
                 await db.select("SELECT * FROM missing WHERE id = %s" + " AND 1=1" * 100, "secret")
             assert "secret" not in str(failed.value) and len(str(failed.value)) < 400
-            with pytest.raises(QueryError):
-                await db.exec("SELEC %s", "secret")
+            with pytest.raises(QueryError, match="SELEC '%s', 7 %% 2$"):
+                await db.exec("SELEC '%s', 7 %% 2", "secret")
+            with pytest.raises(QueryError, match="SELEC %s$"):
+                [row async for row in db.stream("SELEC %s", "secret")]
             with pytest.raises(MarkerError):
                 await db.select("SELECT %s")
         with pytest.raises((QueryError, TypeError)):

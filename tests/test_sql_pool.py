@@ -60,6 +60,7 @@ class Server:
     def __init__(self) -> None:
         self.links: list[Fake] = []
         self.down = False
+        self.bad = False
         self.slow = 0.0
 
     async def connect(self) -> Fake:
@@ -67,6 +68,7 @@ class Server:
         if self.down:
             raise ServerDown("down")
         self.links.append(Fake())
+        self.links[-1].good = not self.bad
         return self.links[-1]
 
     def pool(self, size: int, timeout: float = 5.0) -> Pool[Fake]:
@@ -172,6 +174,21 @@ def test_no_more_than_the_server_allows() -> None:
         pool.put(link)
         with pytest.raises(ServerDown, match="down"):
             await waiting
+        check(pool)
+
+    run(main())
+
+
+def test_links_that_are_bad_from_the_beginning() -> None:
+    """Are not made again and again."""
+
+    async def main() -> None:
+        server = Server()
+        server.bad = True
+        pool = server.pool(1)
+        links = [await pool.acquire()]
+        pool.put(links[0])
+        assert len(server.links) == 1
         check(pool)
 
     run(main())

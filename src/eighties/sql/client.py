@@ -118,9 +118,13 @@ class Client:
         It holds a connection until its end. Left early with MySQL, that connection is closed: use
         `contextlib.aclosing` to have that done at once.
         """
-        async for rows, columns in self._parts(translate(self.dialect, query, len(args)), args):
-            for row in rows:
-                yield dict(zip(columns, row, strict=True))
+        try:
+            async for rows, columns in self._parts(translate(self.dialect, query, len(args)), args):
+                for row in rows:
+                    yield dict(zip(columns, row, strict=True))
+        except QueryError as error:
+            error.show(query)
+            raise
 
     def raw_exec(self, query: str, *args: object) -> Promise:
         """A promise of the Result of a query in the driver's own text: `%s` and `%%` with MySQL, `?` with SQLite."""
@@ -162,20 +166,28 @@ class Client:
     # ---- inside ----
 
     async def _exec(self, query: str, args: tuple[object, ...]) -> Result:
-        return await self._run(translate(self.dialect, query, len(args)), args, True)
+        return await self._ask(query, args, True)
 
     async def _select(self, query: str, args: tuple[object, ...]) -> list[dict[str, Any]]:
-        result = await self._run(translate(self.dialect, query, len(args)), args, False)
+        result = await self._ask(query, args, False)
         columns = result.columns
         return [dict(zip(columns, row, strict=True)) for row in result.rows]
 
     async def _select_one(self, query: str, args: tuple[object, ...]) -> dict[str, Any] | None:
-        result = await self._run(translate(self.dialect, query, len(args)), args, False)
+        result = await self._ask(query, args, False)
         return dict(zip(result.columns, result.rows[0], strict=True)) if result.rows else None
 
     async def _select_value(self, query: str, args: tuple[object, ...]) -> Any:
-        rows = (await self._run(translate(self.dialect, query, len(args)), args, False)).rows
+        rows = (await self._ask(query, args, False)).rows
         return rows[0][0] if rows else None
+
+    async def _ask(self, query: str, args: tuple[object, ...], writes: bool) -> Result:
+        """A query of a program, whose errors show it as it was written."""
+        try:
+            return await self._run(translate(self.dialect, query, len(args)), args, writes)
+        except QueryError as error:
+            error.show(query)
+            raise
 
     async def _run(self, sql: str, args: Sequence[object], writes: bool) -> Result:
         transaction = self._transaction()

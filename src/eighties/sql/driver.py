@@ -138,8 +138,7 @@ async def open_session(options: dict[str, Any], tls_required: bool, timeout: flo
         async with asyncio.timeout(timeout):
             await connection.connect()
             await connection.query(_SESSION)
-            await connection.query(_IDENTITY)
-            session = Session(connection, (connection._result.rows or ((),))[0])
+            session = Session(connection, await _identity(connection))
             connection._result = None  # type: ignore[assignment]  # the driver's faster ways begin so
             return session
     except BaseException as error:
@@ -152,6 +151,17 @@ async def open_session(options: dict[str, Any], tls_required: bool, timeout: flo
             what = f"{type(error).__name__}: {error}"
             raise ServerDown(f"{name}: that is no server of MySQL, or TLS failed ({what})") from error
         raise
+
+
+async def _identity(connection: Connection) -> Row:
+    """Which server it is; nothing if it does not say."""
+    try:
+        await connection.query(_IDENTITY)
+    except driver.MySQLError as error:
+        if connection._stream_broken or len(error.args) < 2 or error.args[0] >= 2000:
+            raise
+        return ()
+    return (connection._result.rows or ((),))[0]
 
 
 class Killer:
@@ -192,7 +202,7 @@ class Killer:
                     started = time.monotonic() - int((own.connection._result.rows or ((0, 0),))[0][1])
                     while self._wanted:
                         session = self._wanted.pop()
-                        if session.server == own.server and session.since >= started:
+                        if own.server and session.server == own.server and session.since >= started:
                             with suppress(driver.OperationalError):  # it is gone already
                                 await own.connection.query(f"KILL {session.connection.server_thread_id[0]}")
                 finally:

@@ -41,10 +41,16 @@ class QueryError(DatabaseError):
 
     def __init__(self, message: str, query: str = "", code: int | None = None) -> None:
         """`query` in full."""
+        self.code = code
+        self._message = message
+        super().__init__(message)
+        self.show(query)
+
+    def show(self, query: str) -> None:
+        """Have it show another text: the one that the program wrote."""
         text = " ".join(query.split())
         self.query = text if len(text) <= SHOWN_LENGTH else text[: SHOWN_LENGTH - 1] + "…"
-        self.code = code
-        super().__init__(f"{message}, in: {self.query}" if query else message)
+        self.args = (f"{self._message}, in: {self.query}" if query else self._message,)
 
 
 class Duplicate(QueryError):

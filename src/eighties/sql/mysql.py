@@ -211,6 +211,7 @@ class _Link:
         self._connection = connection = session.connection
         self._killer = killer
         self._busy = False  # the server has not begun to answer
+        self._between = connection.server_status & _AUTOCOMMIT  # what it says between statements, if it says so
         self._statements: OrderedDict[str, _Statement] = OrderedDict()
         self._whole = True
         transport = cast(asyncio.Transport, connection._transport)
@@ -224,7 +225,7 @@ class _Link:
         return self._whole
 
     def usable(self) -> bool:
-        return self._whole and self._connection.server_status & _BETWEEN == _AUTOCOMMIT
+        return self._whole and self._connection.server_status & _BETWEEN == self._between
 
     def fresh(self) -> bool:
         connection = self._connection

@@ -154,7 +154,10 @@ class Pool(Generic[L]):
         """Give a link back. The one who waits longest gets it."""
         if self.closed or not link.usable():
             self._lose(link)
-            return
+        else:
+            self._hand(link)
+
+    def _hand(self, link: L) -> None:
         waiter = self._next()
         if waiter is None:
             self._idle.append(link)
@@ -215,7 +218,7 @@ class Pool(Generic[L]):
             link.drop()
             return
         self._links.add(link)
-        self.put(link)
+        self._hand(link)  # whatever it is like: one that is refused would be made again and again
 
     def _made(self, task: asyncio.Task[None]) -> None:
         """A link was made, or could not be: then nobody waits in vain, unless there are others that come back."""

@@ -271,7 +271,8 @@ class Readers:
     async def run(self, sql: str, args: tuple[Any, ...]) -> Result:
         """Raises what sqlite3 raises, ServerDown and PoolTimeout."""
         loop = self._loop
-        if any(thread.file is not None and thread.file != file_of(self._path) for thread in self._threads[:1]):
+        threads = self._threads
+        if threads and (file := threads[0].file) is not None and file != file_of(self._path):
             self._leave()
         job = Job(loop.create_future(), Reader.read, (sql, args))
         job.since = loop.time()
