@@ -45,8 +45,8 @@ __all__ = [
 ]
 
 TIMEOUT = 10.0
-"""Seconds to connect, to wait for a connection of the pool, and for SQLite's locks, each: three tries of TCP's first
-packet, and well within the 60 s a handler has."""
+"""Seconds until there is a connection, waited for or made, and for SQLite's locks: three tries of TCP's first packet,
+and well within the 60 s a handler has."""
 
 _COMMITTED = "a statement committed it, as MySQL does before it changes a table"
 _ENDED = {"ROLLBACK": "it was rolled back by hand, with ROLLBACK", "COMMIT": "it was committed by hand, with COMMIT"}

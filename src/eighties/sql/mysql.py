@@ -84,7 +84,7 @@ class MySQL(Client):
             username, password, db_name: whose it is, and which.
             host, port: where the server is; socket: the path of its unix socket instead.
             pool: connections at once.
-            timeout: seconds to connect, and to wait for a connection of the pool.
+            timeout: seconds until there is a connection, waited for or made.
             ssl: None: TLS if the server offers it, and its certificate is not looked at. "on" or True: TLS, with a
                 certificate that the system trusts and that is for `host`. A path: with one that the authorities of that
                 file have signed. "unverified": TLS. "off" or False: none. Or a context of your own.
