@@ -18,11 +18,11 @@ pytestmark = pytest.mark.usefixtures("loops")
 
 def test_the_insides_that_are_used_are_there(mysql: str) -> None:
     """asyncmy is pinned to versions that have them; a new one is tried here first."""
-    from asyncmy.connection import Connection, PreparedStatement
-
-    assert list(inspect.signature(Connection._process_auth).parameters) == ["self", "plugin_name", "auth_packet"]
-    assert inspect.iscoroutinefunction(Connection._get_server_information) or Connection._get_server_information
-    assert PreparedStatement._execute_cursor and callable(asyncmy.protocol.pack_binary_params)
+    connections: Any = asyncmy.connection.Connection
+    statements: Any = asyncmy.connection.PreparedStatement
+    assert list(inspect.signature(connections._process_auth).parameters) == ["self", "plugin_name", "auth_packet"]
+    assert callable(connections._get_server_information) and callable(statements._execute_cursor)
+    assert callable(asyncmy.protocol.pack_binary_params)
 
     async def main() -> None:
         db = connect(mysql)
