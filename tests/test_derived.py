@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from eighties.sql.grammar import ACTIONS, OPERATORS, BadName, Condition, Derived, Order, parse
 
+pytestmark = pytest.mark.pure
+
 FIELDS = ("id", "author", "text", "created", "check_in", "check", "active", "is_active")
 
 

@@ -20,6 +20,8 @@ from eighties.sql import connect
 from eighties.sql.entity import Entity, Record, Varchar, field, model_of, record
 from eighties.sql.repository import Repository
 
+pytestmark = pytest.mark.pure
+
 
 class Color(Enum):
     RED = "red"

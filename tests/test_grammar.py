@@ -18,6 +18,8 @@ from eighties.sql.entity import Entity, Varchar, field, model_of
 from eighties.sql.grammar import OPERATORS, parse
 from eighties.sql.repository import NoRow, Page, Pageable, Repository, TooManyRows
 
+pytestmark = pytest.mark.pure
+
 
 def repository(*names: str, gives: Any = list[Thing], of: Any = Thing) -> Any:
     """A repository class with those methods, as if they were written down."""

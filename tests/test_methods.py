@@ -14,6 +14,8 @@ from eighties.sql.entity import Varchar
 from eighties.sql.grammar import BadName
 from eighties.sql.repository import BadMethod, Call, Page, Pageable, Repository, derived, query
 
+pytestmark = pytest.mark.pure
+
 
 def _refused(stub: Callable[..., Any]) -> str:
     with pytest.raises((BadMethod, BadName)) as caught:

@@ -17,6 +17,8 @@ from eighties.promise import Promise
 from eighties.sql import connect, orm
 from eighties.sql.entity import Entity, Varchar, field
 
+pytestmark = pytest.mark.pure
+
 ENTITY = {
     "id": {"field": "id", "type": orm.t.int},
     "author": orm.t.varchar(50),

@@ -29,6 +29,8 @@ from eighties.sql.repository import (
 from eighties.sql.statements import MAX_SHAPES
 from eighties.sql.writes import MAX_BYTES, MAX_PARAMETERS, MAX_ROWS
 
+pytestmark = pytest.mark.pure
+
 
 class Post(Entity, source="posts"):
     id: int = field(primary=True)

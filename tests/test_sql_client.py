@@ -29,7 +29,7 @@ from eighties.sql import (
     connect,
 )
 
-pytestmark = pytest.mark.usefixtures("loops")
+pytestmark = [pytest.mark.usefixtures("loops"), pytest.mark.pure]
 
 TABLE = "CREATE TABLE t (id INTEGER PRIMARY KEY {}, name VARCHAR(50) UNIQUE, number BIGINT)"
 

@@ -13,7 +13,7 @@ from database import USER, MariaDB, run, statement
 
 from eighties.sql import ConnectionLost, MySQL, QueryError, ServerDown, TransactionError, connect
 
-pytestmark = pytest.mark.usefixtures("loops")
+pytestmark = [pytest.mark.usefixtures("loops"), pytest.mark.pure]
 
 
 def test_the_insides_that_are_used_are_there(mysql: str) -> None:

@@ -18,7 +18,7 @@ from proxy import Fault, Kind, Proxy
 
 from eighties.sql import ConnectionLost, DatabaseError, MySQL, QueryError, ServerDown, TransactionError, connect
 
-pytestmark = pytest.mark.usefixtures("loops")
+pytestmark = [pytest.mark.usefixtures("loops"), pytest.mark.pure]
 
 
 async def ask(db: Any, number: int) -> None:

@@ -6,6 +6,8 @@ import pytest
 
 from eighties.sql.markers import MarkerError, translate
 
+pytestmark = pytest.mark.pure
+
 ACCEPTED = [
     # query, arguments, for MySQL, for SQLite
     ("SELECT 1", 0, "SELECT 1", "SELECT 1"),

@@ -13,6 +13,8 @@ from database import run
 from eighties.sql import ClientClosed, PoolTimeout, Result, ServerDown
 from eighties.sql.pool import Pool, Row
 
+pytestmark = pytest.mark.pure
+
 
 class Fake:
     """A link. `made` has all of them."""

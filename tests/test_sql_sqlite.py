@@ -20,6 +20,8 @@ from database import run
 
 from eighties.sql import PoolTimeout, QueryError, ServerDown, SQLite, connect
 
+pytestmark = pytest.mark.pure
+
 
 def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("sqlite ")]

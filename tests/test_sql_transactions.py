@@ -11,7 +11,7 @@ from database import run
 
 from eighties.sql import Entity, Repository, TransactionError, connect, field
 
-pytestmark = pytest.mark.usefixtures("loops")
+pytestmark = [pytest.mark.usefixtures("loops"), pytest.mark.pure]
 
 
 async def table(url: str) -> Any:

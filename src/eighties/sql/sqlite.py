@@ -1,7 +1,7 @@
 """SQLite, embedded: a writer and a few readers of one file in WAL mode, each connection with a thread of its own.
 
 A call is one job for a thread: statement, rows and what was written come back in one wake of the loop. aiosqlite needs
-three such hops (docs/data-notes.md has the figures). Threads end with their connection, and at exit.
+three such hops (docs/design.md §10). Threads end with their connection, and at exit.
 """
 
 from __future__ import annotations
