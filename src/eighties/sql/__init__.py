@@ -11,6 +11,7 @@ _HOMES = {
     "BadMethod": "repository",
     "BadName": "grammar",
     "Call": "repository",
+    "Client": "client",
     "ClientClosed": "client",
     "ConnectionLost": "client",
     "DatabaseError": "client",
@@ -41,6 +42,7 @@ __all__ = [
     "BadMethod",
     "BadName",
     "Call",
+    "Client",
     "ClientClosed",
     "ConnectionLost",
     "DatabaseError",
@@ -72,6 +74,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import orm
     from .client import (
+        Client,
         ClientClosed,
         ConnectionLost,
         DatabaseError,

@@ -112,7 +112,7 @@ class Client:
         """A promise of the first column of the first row, or None."""
         return promised(self._select_value(query, args))
 
-    async def stream(self, query: str, *args: object) -> AsyncIterator[dict[str, Any]]:
+    async def stream(self, query: str, *args: object) -> AsyncGenerator[dict[str, Any], None]:
         """`async for row in client.stream(…)`: rows as dicts, as they come; for more than should be held in memory.
 
         It holds a connection until its end. Left early with MySQL, that connection is closed: use
