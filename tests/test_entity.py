@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from database import run
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from eighties.sql import connect
+from eighties.sql import BadRow, connect
 from eighties.sql.entity import Entity, Record, Varchar, field, model_of, record
 from eighties.sql.repository import Repository
 
@@ -126,7 +126,7 @@ def test_every_type_there_and_back(database: str) -> None:
             await client.exec("UPDATE everything SET `nothing` = 5")
             assert {row.nothing for row in await rows.find_all()} == {5}
             await client.exec("UPDATE everything SET color = 'unknown'")
-            with pytest.raises(ValueError, match="Everything.color: 'unknown' is not a valid Color"):
+            with pytest.raises(BadRow, match="Everything.color: 'unknown' is not a valid Color"):
                 await rows.find_all()
         finally:
             await client.close()

@@ -13,6 +13,7 @@ from client import Client
 from conftest import Serve
 from database import run
 from server import Server
+from site_folder import write_site
 
 from eighties.sql import connect
 
@@ -93,3 +94,22 @@ def test_the_environment_names_the_database(
     names = runpy.run_path(str(SITE / "main.py"))
     assert names["database"]() == url
     assert repr(names["posts"].client) == repr(connect(url))
+
+
+def test_redirect_in_a_transaction_commits_it(database: str, serve: Serve, tmp_path: Path) -> None:
+    main = f"""
+from eighties import App
+from eighties.sql import connect
+app = App()
+db = connect({database!r})
+
+@app.on_start
+async def start():
+    await db.exec("CREATE TABLE IF NOT EXISTS kept (n INTEGER)")
+"""
+    page = "<?pya\nasync with db.transaction():\n    await db.exec('INSERT INTO kept VALUES (1)')\n    {}\n?>"
+    files = {"post.a.html": page.format("redirect('/', 303)"), "post.b.html": page.format("1 / 0")}
+    files["index.html"] = "<?pya | #[[await db.select_value('SELECT COUNT(*) FROM kept')]] ?>"
+    site = serve(write_site(tmp_path, files, main))
+    assert [site.request("POST", path).status for path in ("/a", "/b")] == [303, 500]
+    assert site.get("/").text == "1"

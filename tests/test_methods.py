@@ -169,3 +169,11 @@ def test_annotations_that_fit() -> None:
 
     assert Fits.find_by_author.__name__ == "find_by_author"
     assert Fits.find_by_author.__doc__ is None
+
+
+@pytest.mark.parametrize("decorator", [query, derived])
+def test_decorators_need_their_text(decorator: Any) -> None:
+    async def stub(self: object) -> int: ...
+
+    with pytest.raises(TypeError, match="needs a text: @"):
+        decorator(stub)

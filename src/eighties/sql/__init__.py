@@ -10,6 +10,7 @@ from importlib import import_module
 _HOMES = {
     "BadMethod": "repository",
     "BadName": "grammar",
+    "BadRow": "errors",
     "Call": "repository",
     "Client": "client",
     "ClientClosed": "client",
@@ -41,6 +42,7 @@ _HOMES = {
 __all__ = [
     "BadMethod",
     "BadName",
+    "BadRow",
     "Call",
     "Client",
     "ClientClosed",
@@ -88,6 +90,7 @@ if TYPE_CHECKING:
         connect,
     )
     from .entity import Entity, Record, Varchar, field
+    from .errors import BadRow
     from .grammar import BadName
     from .mysql import MySQL
     from .repository import (

@@ -342,6 +342,8 @@ class Transaction:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         _transactions.set(self.before)
+        if not getattr(error, "is_failure", True):  # a page that ends with a redirect
+            error = None
         try:
             await asyncio.sleep(0)  # promises that were made in it and are not awaited begin now
             async with self._lock:  # what its tasks have under way

@@ -30,6 +30,10 @@ class TransactionError(DatabaseError):
     """The transaction has ended, or another part of it is open: the query was not sent."""
 
 
+class BadRow(DatabaseError):
+    """A row does not fit the class that it is read into: it lacks a column, or holds a value that the class has not."""
+
+
 class QueryError(DatabaseError):
     """The database did not accept a query.
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from .errors import BadRow
 from .grammar import closest
 from .kinds import DIALECTS, MAX_INT, AnyKind, Convert, Kind
 
@@ -80,7 +81,7 @@ def _labelled(convert: Convert, column: Column) -> Convert:
         try:
             return convert(value)
         except ValueError as error:
-            raise ValueError(f"{column.label}: {error}") from None
+            raise BadRow(f"{column.label}: {error}") from None
 
     return read
 
@@ -133,14 +134,14 @@ class Model:
         Arguments:
             names: of the rows' columns, if they are not the entity's own in their order.
         Raises:
-            ValueError: a column of the entity is not among them.
+            BadRow: a column of the entity is not among them.
         """
         order = tuple(names) if names is not None else tuple(self.by_column)
         reader = self._readers.get((dialect, order))
         if reader is None:
             missing = [name for name in self.by_column if name not in order]
             if missing:
-                raise ValueError(f"{self.name}: the rows have no column {missing[0]!r}")
+                raise BadRow(f"{self.name}: the rows have no column {missing[0]!r}")
             reader = self._compile(dialect, order)
             if len(self._readers) < MAX_READERS:
                 self._readers[dialect, order] = reader

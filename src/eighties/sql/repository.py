@@ -36,6 +36,7 @@ def query(sql: str) -> Callable[[_Function], _Function]:
     table), dict, tuple, or the type of a single column, as `list[…]`, `… | None`, `AsyncIterator[…]` or one alone. A
     statement that gives no rows gives how many it wrote (`int`), or None.
     """
+    _check_text("query", sql, "SELECT …")
 
     def mark(function: _Function) -> _Function:
         cast(Any, function).__query__ = sql
@@ -46,12 +47,18 @@ def query(sql: str) -> Callable[[_Function], _Function]:
 
 def derived(name: str) -> Callable[[_Function], _Function]:
     """A method whose query is derived from `name` (`"find_by_author"`) instead of its own name."""
+    _check_text("derived", name, "find_by_…")
 
     def mark(function: _Function) -> _Function:
         cast(Any, function).__derived__ = name
         return function
 
     return mark
+
+
+def _check_text(decorator: str, text: object, example: str) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f'@{decorator} needs a text: @{decorator}("{example}")')
 
 
 class _Queries:
