@@ -26,6 +26,8 @@ from eighties.sql import client, grammar, markers, pool, results, sqlite, statem
 from eighties.sql import mysql as mysql_client
 from eighties.sql.kinds import DIALECTS, kind_of
 
+pytestmark = pytest.mark.pure
+
 PAGE = Path(__file__).parent.parent / "docs" / "data.md"
 TEXT = PAGE.read_text("utf-8")
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)

@@ -17,6 +17,8 @@ from site_folder import write_site
 
 from eighties.sql import connect
 
+pytestmark = pytest.mark.pure
+
 SITE = Path(__file__).parent.parent / "examples" / "www"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 INSERT = "INSERT INTO guestbook (`when`, name, text) VALUES (%s, %s, %s)"
