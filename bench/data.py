@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bars import NONE, TIMES, Bar, at_least, at_most, cpu_ratio
+from bars import NONE, TIMES, Bar, at_least, at_most, cpu_ratio, table
 from exchange import body_of, connect, exchange, free_port, status_of
 from loads import Load, run
 from machine import describe
@@ -285,12 +285,7 @@ def write(bench: Bench, settings: str, quick: bool, folder: Path) -> None:
         "",
         *(left_out or ["Everything asked for was measured."]),
         "",
-        "## Bars",
-        "",
-        "| bar | asked | measured | |",
-        "| --- | ---: | ---: | --- |",
-        *(f"| {bar.title} | {bar.asked} | {bar.measured} | {bar.verdict} |" for bar in judge(bench)),
-        "",
+        *table(judge(bench)),
         "## Method",
         "",
         settings,

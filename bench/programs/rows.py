@@ -1,25 +1,14 @@
 """One row by its id: by the plain client, by a repository, and by the driver's own pool. For the bench of data."""
 
 import os
-from typing import Annotated
 
 from driver_pool import Rows
+from visitors import Visitors
 
 from eighties import App, Request
-from eighties.sql import Entity, Repository, Varchar, connect, field
+from eighties.sql import connect
 
 SELECT = "SELECT id, name, text FROM visitors WHERE id = %s"
-
-
-class Visitor(Entity, source="visitors"):
-    id: int = field(primary=True)
-    name: Annotated[str, Varchar(50)]
-    text: Annotated[str, Varchar(500)]
-
-
-class Visitors(Repository[Visitor]):
-    async def get_by_id(self, id: int) -> Visitor | None:
-        raise NotImplementedError
 
 
 app = App()

@@ -11,28 +11,18 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median
-from typing import Annotated, Any
+from typing import Any
 
 import uvloop
+from visitors import Visitor, Visitors
 
-from eighties.sql import Entity, Repository, SQLite, Varchar, field
+from eighties.sql import SQLite
 
 COUNT = 4_000
 ROUNDS = 9
 CROWD = 32
 ROWS = 1_000
 SELECT = "SELECT id, name, text FROM visitors WHERE id = ?"
-
-
-class Visitor(Entity, source="visitors"):
-    id: int = field(primary=True)
-    name: Annotated[str, Varchar(50)]
-    text: Annotated[str, Varchar(500)]
-
-
-class Visitors(Repository[Visitor]):
-    async def get_by_id(self, id: int) -> Visitor | None:
-        raise NotImplementedError
 
 
 class Bare:
