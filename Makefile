@@ -53,6 +53,7 @@ bench: $(VENV)/.stamp-build
 	$(PYTHON) bench/bench.py
 	$(PYTHON) bench/raw.py
 	$(PYTHON) bench/pages.py
+	$(PYTHON) bench/data.py
 
 docs: $(VENV)/.stamp-venv
 	$(PYTHON) tools/check_links.py

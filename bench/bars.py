@@ -97,3 +97,9 @@ def _figure(value: float | None, unit: str) -> str:
 
 def _verdict(met: bool, value: float | None) -> str:
     return "not measured" if value is None else "met" if met else "missed"
+
+
+def table(bars: list[Bar]) -> list[str]:
+    """The bars as a section of a report, in Markdown."""
+    rows = [f"| {bar.title} | {bar.asked} | {bar.measured} | {bar.verdict} |" for bar in bars]
+    return ["## Bars", "", "| bar | asked | measured | |", "| --- | ---: | ---: | --- |", *rows, ""]

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 
 import nginx
-from bars import NONE, TIMES, Bar, at_most, cpu_ratio
+from bars import NONE, TIMES, Bar, at_most, cpu_ratio, table
 from exchange import body_of, connect, exchange, field_of, free_port, status_of
 from loads import Load, run
 from machine import busy_seconds, describe
@@ -354,12 +354,7 @@ def write(bench: Bench, settings: str, quick: bool, folder: Path) -> None:
         "",
         *(left_out or ["Everything asked for was measured."]),
         "",
-        "## Bars",
-        "",
-        "| bar | asked | measured | |",
-        "| --- | ---: | ---: | --- |",
-        *(f"| {bar.title} | {bar.asked} | {bar.measured} | {bar.verdict} |" for bar in judge(figures)),
-        "",
+        *table(judge(figures)),
         "## Method",
         "",
         f"{settings} Other programs used {others:.2f} cores meanwhile.",

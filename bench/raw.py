@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from bars import TIMES, Bar, at_least, at_most
+from bars import TIMES, Bar, at_least, at_most, table
 from exchange import connect, free_port
 from machine import describe
 from peers import PROGRAMS, ours
@@ -158,7 +158,6 @@ def write(figures: Figures, settings: str, folder: Path) -> None:
         f" | {min(values):.2f} to {max(values):.2f} |"
         for name, values in sorted(figures.echo.items(), key=lambda item: median(item[1]))
     ]
-    bars = [f"| {bar.title} | {bar.asked} | {bar.measured} | {bar.verdict} |" for bar in judge(figures)]
     names = {"future_ready": "Future, set then awaited", "promise_ready": "promise, resolved then awaited"}
     names |= {"future_later": "Future, awaited then set", "promise_later": "promise, awaited then resolved"}
     costs = [f"| {names[name]} | {ns:.0f} |" for name, ns in figures.promises["ns"].items()]
@@ -177,12 +176,7 @@ def write(figures: Figures, settings: str, folder: Path) -> None:
         "| --- | ---: |",
         *costs,
         "",
-        "## Bars",
-        "",
-        "| bar | asked | measured | |",
-        "| --- | ---: | ---: | --- |",
-        *bars,
-        "",
+        *table(judge(figures)),
         "## Method",
         "",
         settings,

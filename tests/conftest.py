@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from database import database, loops, mariadb, mysql  # noqa: F401 fixtures
 from promise_loops import loop, quiet  # noqa: F401 fixtures
 from server import Server
 

@@ -31,6 +31,8 @@ from eighties import limits, sessions, urls
 from eighties.pages import CONTEXT_NAMES, compiler, tree
 from eighties.serve.settings import ANCESTORS_LIMITS, LIMIT_OPTIONS, OPTIONS
 
+pytestmark = pytest.mark.pure
+
 PAGE = Path(__file__).parent.parent / "docs" / "pages.md"
 TEXT = PAGE.read_text("utf-8")
 PART = re.compile(

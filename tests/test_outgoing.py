@@ -405,10 +405,10 @@ async def test_popen_raw(house: House) -> None:
 
 
 async def reaped() -> None:
-    """Wait for all children, and see that none is left, not even dead."""
+    """Wait for all children, and see that none is left dead. Servers of the test run may live."""
     await until(lambda: not outgoing._children)
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    with contextlib.suppress(ChildProcessError):
+        assert os.waitpid(-1, os.WNOHANG) == (0, 0)
 
 
 @in_house

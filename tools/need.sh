@@ -18,6 +18,12 @@ need_build() {
 need_test() {
     have curl || want curl
     have chromium || want chromium
+    need_mariadb
+}
+
+# The tests and the bench start a server of their own.
+need_mariadb() {
+    have mariadbd || [ -x /usr/sbin/mariadbd ] || want mariadb-server-core
 }
 
 need_fuzz() {
@@ -30,6 +36,7 @@ need_bench() {
     have wrk || want wrk
     have go || want golang-go
     have nginx || [ -x /usr/sbin/nginx ] || want nginx-light
+    need_mariadb
 }
 
 for task in "$@"; do

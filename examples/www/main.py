@@ -3,15 +3,17 @@
 This file runs once in every worker, before the first request. Its names are the globals of every page.
 """
 
-from collections import deque
-from dataclasses import dataclass
+import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+from urllib.parse import quote
 
 from eighties import App, Request
+from eighties.sql import Entity, Repository, Varchar, connect, derived, field
 
-ROOT = Path(__file__).parent / "public_html"
+HERE = Path(__file__).resolve().parent
+ROOT = HERE / "public_html"
 
 
 class Lesson(NamedTuple):
@@ -23,7 +25,7 @@ class Lesson(NamedTuple):
 
 
 LESSONS = [
-    Lesson("/guestbook/", "Guestbook", "A form that is checked, keeps what was typed, and redirects when all is well."),
+    Lesson("/guestbook/", "Guestbook", "A form that is checked, and a database: SQLite in a file, or MySQL."),
     Lesson("/session", "Session", "A counter in an encrypted cookie. The server itself remembers nothing."),
     Lesson("/parallel", "Parallel", "Three slow questions asked at once: the page takes as long as the slowest."),
     Lesson("/upload", "Upload", "A file arrives; its name, type, size and checksum come back."),
@@ -37,18 +39,35 @@ MAX_NAME = 40
 MAX_TEXT = 500
 
 
-@dataclass(frozen=True)
-class Post:
+class Post(Entity, source="guestbook"):
     """What somebody wrote in the guestbook."""
 
+    id: int = field(primary=True)
     when: datetime
-    name: str
-    text: str
+    name: Annotated[str, Varchar(MAX_NAME)]
+    text: Annotated[str, Varchar(MAX_TEXT)]
+
+    def __post_init__(self) -> None:
+        self.when = self.when.replace(tzinfo=UTC)  # a database keeps no time zone
 
 
-# Newest first; the hundred and first pushes the oldest out. Every worker has its own, and they end with it:
-# with `-c 4` you meet four guestbooks. A database would hold one.
-posts: deque[Post] = deque(maxlen=100)
+class Posts(Repository[Post]):
+    """The table. What a method does is said by its name, or by the name that `derived` gives it."""
+
+    @derived("find_first1000_by_order_by_id_desc")
+    async def newest(self) -> list[Post]: ...  # type: ignore[empty-body]
+
+
+def database() -> str:
+    """The URL of the database: a file beside this one, unless the environment names another, or a MySQL server."""
+    url, name = os.environ.get("DATABASE_URL"), os.environ.get("DB_NAME")
+    if url or not name:
+        return url or f"sqlite:///{quote(str(HERE / 'guestbook.db'))}"
+    user, password = (quote(os.environ.get(variable, ""), "") for variable in ("DB_USER", "DB_PASSWORD"))
+    return f"mysql://{user}:{password}@127.0.0.1/{quote(name, '')}"
+
+
+posts = Posts(connect(database()))  # connects when first asked; all workers see the same posts
 
 
 def errors_in(name: str, text: str) -> dict[str, str]:
@@ -61,20 +80,21 @@ def errors_in(name: str, text: str) -> dict[str, str]:
     return errors
 
 
-def add_post(name: str, text: str) -> None:
-    """Keep a post that `errors_in` has found nothing wrong with."""
-    posts.appendleft(Post(datetime.now(UTC), name, text))
-
-
 # ---- routes and hooks: what is not a page ----
 
 app = App()
 
 
+@app.on_start
+async def make_table() -> None:
+    """In each worker, before the first request."""
+    await posts.create_table(if_missing=True)
+
+
 @app.get("/api/posts")
-def api_posts(request: Request) -> list[Post]:
+async def api_posts(request: Request) -> list[Post]:
     """The guestbook as JSON. Routes of `app` come before pages."""
-    return list(posts)
+    return await posts.newest()
 
 
 hits = 0

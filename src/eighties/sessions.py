@@ -8,6 +8,7 @@ reads it and the server holds nothing; a copy of the cookie stays good until it 
 
 from __future__ import annotations
 
+import functools
 import json
 from secrets import token_urlsafe
 from time import time
@@ -27,6 +28,8 @@ MAX_COOKIE = 4096
 """Bytes of a cookie with its name and attributes that every browser keeps (RFC 6265 §6.1)."""
 ATTRIBUTES = 88
 """Bytes that `; Max-Age=…; Path=/; SameSite=Lax; Secure; HttpOnly` takes of them, with 20 digits of age."""
+MAX_OPENED = 256
+"""Cookies that are remembered opened: a visitor's requests come in bursts, and opening costs more than all the rest."""
 MAX_SESSIONS = 10_000
 """Sessions that a MemoryStore holds; the one that has not changed for longest goes first."""
 MAX_BYTES = 64 << 10
@@ -154,6 +157,7 @@ class CookieStore:
     ) -> None:
         self._key = key
         self._cookie = _Cookie(name, max_age, secure)
+        self._opened = functools.lru_cache(MAX_OPENED)(functools.partial(key.open, "session", "", bound=name))
 
     def load(self, request: Request) -> Session:
         """The session of a request. Never raises: of a forged, cut, foreign or old cookie it is empty."""
@@ -186,7 +190,7 @@ class CookieStore:
         """The JSON in a cookie; nothing of one that is not good."""
         if not text or len(text) > MAX_COOKIE:
             return b""
-        sealed = self._key.open("session", "", text, bound=self._cookie.name)
+        sealed = self._opened(text)
         if sealed is None:
             return b""
         age = time() - int.from_bytes(sealed[:8], "big")

@@ -112,6 +112,8 @@ def _secret(key: str | bytes) -> bytes:
             text += b"=" * (-len(text) % 4)
         try:
             secret = binascii.a2b_base64(text, strict_mode=True)
+            if binascii.b2a_base64(secret, newline=False) != text:  # Python 3.11 is not strict about padding
+                raise binascii.Error
         except binascii.Error:
             raise ValueError(f"master key: what follows b64: is no base64; {_ADVICE}") from None
     if len(secret) < MIN_KEY:

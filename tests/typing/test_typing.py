@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-PROGRAMS = ("usage.py", "usage_promise.py")
+PROGRAMS = ("usage.py", "usage_data.py", "usage_promise.py")
 
 
 @pytest.mark.lint

@@ -29,8 +29,11 @@ _STATUSES = range(200, 600)
 class PageEnd(BaseException):
     """The page ends here, and its answer stands: raised by `redirect`, caught by `site.py`.
 
-    No Exception, so that a page's own `except Exception` does not take it for a failure.
+    No Exception, so that a page's own `except Exception` does not take it for a failure. Transactions look at
+    `is_failure`: what a page has written before it redirects is to stay.
     """
+
+    is_failure = False
 
 
 class Raw(str):

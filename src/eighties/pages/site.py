@@ -286,19 +286,15 @@ def _page_handler(page: CompiledPage, terms: Terms, hooks: Hooks) -> Answer:
 
     async def answer_async(request: Request) -> Response | bytes:
         context = Context(request, terms)
-        await _run(run, context)
+        try:
+            waiting = run(context)
+            if waiting is not None:
+                await waiting
+        except PageEnd:
+            pass
         return context.finish()
 
     return answer_async if page.is_async else answer
-
-
-async def _run(run: Run, context: Context) -> None:
-    try:
-        waiting = run(context)
-        if waiting is not None:
-            await waiting
-    except PageEnd:
-        pass
 
 
 def _hooked(run: Run, terms: Terms, hooks: Hooks) -> Answer:
@@ -334,28 +330,22 @@ def _error_handler(page: CompiledPage, terms: Terms, status: int) -> Answer:
     """The page as the handler of a status, without hooks: they have run, or will not."""
     run: Run = page.run
 
-    def begin(request: Request, error: BaseException) -> Context:
+    def steps(request: Request, error: BaseException) -> Generator[Any, Any, Any]:
+        if _wants_json(request):
+            return Response(*error_answer(error, request, dev=False))
         context = Context(request, terms)
         context.response.status = status
         context.response.fields.extend([("Vary", "Accept"), *_fields_of(error)])
         context.locals["error"] = error
-        return context
-
-    def answer(request: Request, error: BaseException) -> object:
-        if _wants_json(request):
-            return Response(*error_answer(error, request, dev=False))
-        context = begin(request, error)
         try:
-            run(context)
+            waiting = run(context)
+            if waiting is not None:
+                yield waiting
         except PageEnd:
             pass
         return context.finish()
 
-    async def answer_async(request: Request, error: BaseException) -> object:
-        if _wants_json(request):
-            return Response(*error_answer(error, request, dev=False))
-        context = begin(request, error)
-        await _run(run, context)
-        return context.finish()
+    def answer(request: Request, error: BaseException) -> object:
+        return drive(steps(request, error))
 
-    return answer_async if page.is_async else answer
+    return answer
