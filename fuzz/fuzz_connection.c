@@ -12,6 +12,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -587,6 +588,7 @@ static void one_step(void) {
 static router *routes;
 
 static void make_routes(void) {
+  signal(SIGPIPE, SIG_IGN); /* as Python does: sendfile to a socket knows no MSG_NOSIGNAL */
   routes = router_new();
   file_fd = memfd_create("file", MFD_CLOEXEC);
   if (!routes || file_fd < 0 || ftruncate(file_fd, FILE_BYTES) < 0) abort();

@@ -30,7 +30,9 @@ if [ $status -eq 0 ]; then
     exit 0
 fi
 grep -v -e '^#[0-9]*[[:space:]]' -e '^INFO' "$log" | tail -n 60
+echo "fuzz $target: ended with status $status after ${runs:-?} runs"
 for input in "$found"/*; do
+    [ -e "$input" ] || continue # killed by a signal that libFuzzer does not catch
     echo "fuzz $target: found with $input"
     od -A d -t x1z -v "$input"
 done

@@ -123,6 +123,7 @@ void conn_end_answer(conn *c) {
   } else if (c->in == IN_DONE) {
     conn_set_in(c, IN_HEAD);
   } else {
+    bytes_clear(&c->body); /* what came of a body that was being kept is no part of the next one */
     c->sink = SINK_DISCARD;
     c->taken = 0;
     c->paused = false;
