@@ -85,11 +85,11 @@ class Parent:
             self.ends[number].setblocking(False)
             self.readers[number] = Reader()
             # The exchange closes the socket, as one of `_socket`.
-            self.exchange.connect(number, socket.socket(fileno=ours.detach()))
+            self.exchange.connect(self.exchange.lines[number], socket.socket(fileno=ours.detach()))
 
     def end(self, number: int) -> None:
         self.ends.pop(number).close()
-        self.exchange.close(number)
+        self.exchange.close(self.exchange.lines[number])
 
     def send(self, number: int, *contents: bytes) -> list[bytes]:
         """A worker writes; what the parent makes of it."""
@@ -101,9 +101,9 @@ class Parent:
         words: list[bytes] = []
         while events := self.poll.poll(0):
             for fd, event in events:
-                number = self.exchange.number_of(fd)
-                assert number is not None
-                words += self.exchange.turn(number, event)
+                line = self.exchange.line_of(fd)
+                assert line is not None
+                words += self.exchange.turn(line, event)
         return words
 
     def got(self, number: int) -> list[tuple[int, int, int, bytes]]:
@@ -205,17 +205,17 @@ def test_nonsense_is_told_from_words(data: bytes, parent: Parent) -> None:
     with pytest.raises(FrameError):
         parent.turn()
     assert [message for *_, message in parent.got(1)] == [b"good"]
-    parent.exchange.ignore(0)
+    parent.exchange.lines[0].ignore()
     parent.ends[0].sendall(b"more")
     assert parent.turn() == []
-    assert list(parent.exchange.last_words(0)) == []
+    assert list(parent.exchange.last_words(parent.exchange.lines[0])) == []
 
 
 def test_the_last_words_of_a_worker_are_heard(parent: Parent) -> None:
     parent.start(0, 1)
     parent.ends[0].sendall(framed(*[pack_mail(1, 0, 0, b"x" * 50_000)] * 3, b"Q")[:-1])
     parent.ends[0].close()
-    assert list(parent.exchange.last_words(0)) == []  # the word was not whole
+    assert list(parent.exchange.last_words(parent.exchange.lines[0])) == []  # the word was not whole
     assert len(parent.got(1)) == 3
     parent.turn()
     assert parent.exchange.lines[0].socket is None

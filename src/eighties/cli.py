@@ -22,6 +22,12 @@ from .serve.settings import (
     collect,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal
+
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
@@ -30,6 +36,8 @@ USAGE = """\
 
 usage: 80s [ENTRY] [OPTION...]
        80s reload --pidfile FILE   have the server that holds the file run its program again
+       80s reload --full --pidfile FILE    the same in fresh worker processes
+       80s upgrade --pidfile FILE  replace the server itself, the parent too, by what is installed now
 
 ENTRY is a .py file with an App in it, module:attr, or a folder: its public_html is served, after its main.py has run.
 Without one, app.py, public_html or main.py in the current folder is taken.
@@ -134,17 +142,23 @@ def missing_module(modules: str) -> str | None:
     return None
 
 
-def reload(settings: Settings) -> int:
-    """`80s reload`: tell the running parent, which says in its log what came of it."""
+def command(arguments: list[str]) -> int:
+    """`80s reload`, `80s upgrade`: tell the running parent, which says in its log what came of it."""
     from .serve import pidfile
 
+    name, *rest = arguments
+    number = signal.SIGUSR1 if name == "upgrade" else signal.SIGHUP
+    if name == "reload" and "--full" in rest:
+        rest.remove("--full")
+        number = signal.SIGUSR2
+    settings = collect(rest, os.environ)
     if settings.pidfile is None:
-        return fail("80s reload needs --pidfile FILE, as the server was given it", EXIT_USAGE)
+        return fail(f"80s {name} needs --pidfile FILE, as the server was given it", EXIT_USAGE)
     try:
-        pid = pidfile.tell(settings.pidfile)
+        pid = pidfile.tell(settings.pidfile, number)
     except pidfile.PidFileError as error:
         return fail(str(error), EXIT_ERROR)
-    print(f"told process {pid} to reload; its log says what came of it")
+    print(f"told process {pid} to {name}; its log says what came of it")
     return 0
 
 
@@ -169,8 +183,8 @@ def run(arguments: list[str]) -> int:
         print(os.path.join(os.path.dirname(os.path.abspath(__file__)), "include"))
         return 0
     try:
-        if arguments[:1] == ["reload"]:
-            return reload(collect(arguments[1:], os.environ))
+        if arguments[:1] in (["reload"], ["upgrade"]):
+            return command(arguments)
         settings = collect(arguments, os.environ)
         if settings.cfg:
             return print_cfg(settings)

@@ -124,10 +124,11 @@ def mail(worker: int | None, message: bytes | str, sender: int = 0, target: int 
 
 
 def reload(full: bool = False) -> Promise:
-    """Run the program again in place, in all workers: new requests run the new code, those under way end with the old.
+    """Run the program again in all workers: new requests run the new code, those under way end with the old.
 
     Arguments:
-        full: replace the processes instead. Not yet: raises NotImplementedError.
+        full: replace the processes, so that packages and the engine are loaded anew, too. The caller's process leaves
+            when what is under way in it has ended; connections that wait for a request move to the new one.
     Returns:
         A promise. Its value comes when every worker is done: a list of failures `(worker, message, traceback)`, empty
         when all is well. A worker that fails serves on with the old program.
@@ -136,9 +137,7 @@ def reload(full: bool = False) -> Promise:
     """
     from .post import here
 
-    if full:
-        raise NotImplementedError("net.reload: processes cannot be replaced yet; restart the server")
-    return here().reload()
+    return here().reload(full)
 
 
 def quit() -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         def quit(self) -> None:
             """Ask the parent to stop the server."""
 
-        def reload(self) -> Promise:
+        def reload(self, full: bool = False) -> Promise:
             """As `Post.reload`."""
 
 
@@ -95,15 +95,16 @@ class Post:
         if self._link is not None:
             self._link.quit()
 
-    def reload(self) -> Promise:
+    def reload(self, full: bool = False) -> Promise:
         """Have every worker run the program again. The promise's value is a list of failures, empty when all is well.
+        `full`: in a fresh process.
 
         Raises:
             RuntimeError: there is no server (`--cli`), no loop, or the program is being loaded just now.
         """
         if self._link is None:
             raise RuntimeError("net.reload: there is no server to be reloaded")
-        return self._link.reload()
+        return self._link.reload(full)
 
 
 def _encode(message: bytes | str) -> bytes:

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 READY, MAIL, QUIT = b"R", b"M", b"Q"
 # RELOAD: a worker asks for it, the parent orders it. DONE: a worker has done it, or not. ENDED: all have.
 RELOAD, DONE, ENDED = b"L", b"D", b"E"
-# What is reloaded: the program with its site, or only what the site's folder holds.
-PROGRAM, SITE = b"P", b"S"
+# What is reloaded: the program with its site, or only what the site's folder holds; or the whole process is replaced.
+PROGRAM, SITE, WHOLE = b"P", b"S", b"W"
+# LEAVE: another process has taken the worker's place. FAILED: why one that was to take it cannot start. REPLACE: a
+# worker asks for another in its place, and says why. PING: is the loop alive? PONG: it is.
+LEAVE, FAILED, REPLACE, PING, PONG = b"V", b"F", b"X", b"I", b"O"
 
 # After the word of mail: the receiver (to the parent) or sender (to a worker), then the two handles.
 _PEER, _HANDLE = 4, 8
@@ -58,6 +61,14 @@ class Reader:
             del self._data[:end]
             yield frame
 
+    def rest(self) -> bytes:
+        """The part of a frame that waits for the rest."""
+        return bytes(self._data)
+
+    def restore(self, data: bytes) -> None:
+        """Begin with what another reader had."""
+        self._data[:] = data
+
 
 class Writer:
     """Writes frames to a non-blocking descriptor; what that does not take waits, up to so many bytes."""
@@ -90,6 +101,14 @@ class Writer:
         except BlockingIOError:
             return False
         return True
+
+    def rest(self) -> bytes:
+        """What waits."""
+        return bytes(self._data)
+
+    def restore(self, data: bytes) -> None:
+        """Begin with what waited in another writer."""
+        self._data[:] = data
 
     def clear(self) -> None:
         """Forget what waits."""
@@ -136,7 +155,7 @@ def pack_order(kind: bytes, number: int) -> bytes:
 def unpack_order(frame: bytes) -> tuple[bytes, int]:
     """Kind and number. Raises FrameError."""
     kind = frame[1:2]
-    if len(frame) != 2 + _NUMBER or kind not in (PROGRAM, SITE):
+    if len(frame) != 2 + _NUMBER or kind not in (PROGRAM, SITE, WHOLE):
         raise FrameError(f"the order {frame[:20]!r}")
     return kind, int.from_bytes(frame[2:], "big")
 
@@ -152,6 +171,16 @@ def unpack_done(frame: bytes) -> tuple[int, tuple[str, str] | None]:
         raise FrameError(f"the word {frame[:20]!r}")
     data = frame[1 + _NUMBER :]
     return int.from_bytes(frame[1 : 1 + _NUMBER], "big"), _unpack_failure(data) if data else None
+
+
+def pack_failed(message: str, traceback: str) -> bytes:
+    """FAILED: why the program cannot start."""
+    return FAILED + _pack_failure(message, traceback)
+
+
+def unpack_failed(frame: bytes) -> tuple[str, str]:
+    """Message and traceback."""
+    return _unpack_failure(frame[1:])
 
 
 def pack_ended(ticket: int, failures: list[tuple[int, str, str]]) -> bytes:

@@ -21,16 +21,22 @@ from . import logs
 from .frames import (
     ENDED,
     EVERYONE,
+    LEAVE,
     MAIL,
+    PING,
+    PONG,
     PROGRAM,
     QUIT,
     READ_BYTES,
     READY,
     RELOAD,
+    REPLACE,
+    WHOLE,
     FrameError,
     Reader,
     Writer,
     pack_done,
+    pack_failed,
     pack_mail,
     pack_order,
     unpack_ended,
@@ -76,7 +82,7 @@ class Loading:
 
 class Link:
     """Arguments: the loop; `control`, the descriptor; this worker's number among how many; `gone`: the parent is;
-    `reload`: it orders a reload, of a kind, in a round of that number."""
+    `reload`: it orders a reload, of a kind, in a round of that number; `leave`: another process has taken the place."""
 
     def __init__(
         self,
@@ -86,6 +92,7 @@ class Link:
         workers: int,
         gone: Callable[[], None],
         reload: Callable[[bytes, int], None] = lambda kind, number: None,
+        leave: Callable[[], None] = lambda: None,
     ) -> None:
         os.set_blocking(control, False)
         self._loop = loop
@@ -94,6 +101,7 @@ class Link:
         self._workers = workers
         self._gone = gone
         self._order = reload
+        self._leave = leave
         self._tickets: dict[int, Resolver] = {}  # of reloads that were asked for
         self._last_ticket = 0
         self._reader = Reader()
@@ -132,7 +140,7 @@ class Link:
             self._asked_to_quit = True
             self._send(QUIT, must=True)
 
-    def reload(self) -> Promise:
+    def reload(self, full: bool = False) -> Promise:
         """As `Post.reload`."""
         loading = Loading.current.get(None)
         if loading is not None and not loading.over:
@@ -143,7 +151,7 @@ class Link:
             return promise
         self._last_ticket += 1
         self._tickets[self._last_ticket] = resolve
-        self._send(pack_order(PROGRAM, self._last_ticket), must=True)
+        self._send(pack_order(WHOLE if full else PROGRAM, self._last_ticket), must=True)
         return promise
 
     # ---- for the worker ----
@@ -157,6 +165,15 @@ class Link:
         """Tell the parent that the reload of a round has been done here, or why not."""
         if self._open:
             self._send(pack_done(number, failure), must=True)
+
+    def failed(self, message: str, traceback: str) -> None:
+        """Tell the parent why this process, which was to take another's place, cannot serve."""
+        self._send(pack_failed(message, traceback), must=True)
+
+    def ask_for_another(self, why: str) -> None:
+        """Have the parent start another process in this one's place."""
+        if self._open:
+            self._send(REPLACE + why.encode(), must=True)
 
     def listen(self) -> None:
         """Hear the parent."""
@@ -228,6 +245,10 @@ class Link:
             for frame in self._reader.feed(data):
                 if frame[:1] == MAIL:
                     self._keep(*unpack_mail(frame))
+                elif frame == PING:
+                    self._send(PONG, must=True)
+                elif frame == LEAVE:
+                    self._leave()
                 elif frame[:1] == RELOAD:
                     self._order(*unpack_order(frame))
                 elif frame[:1] == ENDED:

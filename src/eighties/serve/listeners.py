@@ -37,6 +37,16 @@ class Listener:
         socket.listen(BACKLOG)
         os.set_inheritable(socket.fileno(), True)
 
+    def pack(self) -> tuple[int, str, str | None]:
+        """What `resume` needs."""
+        return self.socket.fileno(), self.url, self.path
+
+    @classmethod
+    def resume(cls, packed: tuple[int, str, str | None]) -> Listener:
+        """The one that this process had before it was replaced."""
+        fd, url, path = packed
+        return cls(_socket.socket(fileno=fd), url, path)
+
     def close(self) -> None:
         """Close it, and remove the unix socket's file unless another server's has taken its place."""
         self.socket.close()

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 
 class Line:
-    """The parent's end for one worker's place; processes come and go. Mail for the first one waits until it starts."""
+    """The parent's end for one worker; when one has died, the next may have the same line. Mail for the first one waits
+    until it starts."""
 
     __slots__ = ("dropped", "number", "open", "poll", "reader", "socket", "watched", "writer")
 
@@ -34,12 +35,16 @@ class Line:
         self.watched = 0
         self.dropped = 0
 
+    @property
+    def fd(self) -> int:
+        """Of the socket."""
+        return self.writer.fd
+
     def connect(self, socket: _socket.socket) -> None:
-        """A process begins."""
+        """A process begins, or goes on under another parent."""
         self._report("it was not running")
         socket.setblocking(False)
         self.socket = socket
-        self.reader = Reader()
         self.writer.fd = socket.fileno()
         self.open = True
         self._watch(select.POLLIN)
@@ -52,6 +57,7 @@ class Line:
         if self.socket is not None:
             self.socket.close()
             self.socket = None
+            self.reader = Reader()
 
     def ignore(self) -> None:
         """Hear no more of the process, which is about to end, without closing the socket before it does."""
@@ -118,52 +124,60 @@ class Line:
 
 
 class Exchange:
-    """All lines, by the worker's number."""
+    """All lines. `lines` are those that receive what is sent to a number: `turn` hears others, too, of processes that
+    are yet to serve or that leave."""
 
-    __slots__ = ("lines",)
+    __slots__ = ("_by_fd", "_poll", "lines")
 
     def __init__(self, workers: int, poll: select.poll) -> None:
+        self._poll = poll
+        self._by_fd: dict[int, Line] = {}
         self.lines = [Line(number, poll) for number in range(workers)]
 
-    def number_of(self, fd: int) -> int | None:
-        """The worker whose line a descriptor is."""
-        return next((line.number for line in self.lines if line.socket and line.socket.fileno() == fd), None)
+    def new_line(self, number: int) -> Line:
+        """One beside the line that receives for the number, until it is promoted."""
+        return Line(number, self._poll)
 
-    def connect(self, number: int, socket: _socket.socket) -> None:
+    def promote(self, line: Line) -> None:
+        """From now on this line receives what is sent to its number."""
+        self.lines[line.number] = line
+
+    def line_of(self, fd: int) -> Line | None:
+        """The line whose socket a descriptor is."""
+        return self._by_fd.get(fd)
+
+    def connect(self, line: Line, socket: _socket.socket) -> None:
         """A process begins; the socket is ours from now on."""
-        self.lines[number].connect(socket)
+        self._by_fd[socket.fileno()] = line
+        line.connect(socket)
 
-    def close(self, number: int) -> None:
-        """A process has ended."""
-        self.lines[number].close()
+    def close(self, line: Line) -> None:
+        """Its process has ended."""
+        if line.socket is not None:
+            self._by_fd.pop(line.socket.fileno(), None)
+        line.close()
 
-    def ignore(self, number: int) -> None:
-        """A process that writes nonsense: mail between it and others is over."""
-        self.lines[number].ignore()
+    def all_lines(self) -> list[Line]:
+        """Of every process that runs."""
+        return list(self._by_fd.values())
 
-    def tell(self, number: int, frame: bytes) -> None:
-        """Say something to a worker."""
-        self.lines[number].tell(frame)
-
-    def turn(self, number: int, events: int) -> Iterator[bytes]:
-        """Do what `poll` says can be done on a worker's line, and give the words in it that are not mail.
+    def turn(self, line: Line, events: int) -> Iterator[bytes]:
+        """Do what `poll` says can be done on a line, and give the words in it that are not mail.
 
         Raises:
             FrameError: the worker wrote what no worker writes.
         """
-        line = self.lines[number]
         if events & select.POLLOUT:
             line.flush()
         if events & ~select.POLLOUT:
             data = line.receive()
             if data is None:
-                line.close()
+                self.close(line)
             else:
                 yield from self._sort(line, data)
 
-    def last_words(self, number: int) -> Iterator[bytes]:
+    def last_words(self, line: Line) -> Iterator[bytes]:
         """What a process that has ended left in its line. Raises FrameError."""
-        line = self.lines[number]
         while data := line.receive():
             yield from self._sort(line, data)
 

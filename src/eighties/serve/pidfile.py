@@ -26,23 +26,32 @@ class PidFile:
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise PidFileError(f"cannot write the pid file {path}: {error.strerror}") from None
-        if not _lock(self._fd):
-            os.close(self._fd)
+        if not _lock(self.fd):
+            os.close(self.fd)
             raise PidFileError(f"another server runs, and holds the pid file {path}")
-        os.ftruncate(self._fd, 0)
-        os.write(self._fd, b"%d\n" % os.getpid())
+        os.ftruncate(self.fd, 0)
+        os.write(self.fd, b"%d\n" % os.getpid())
+
+    @classmethod
+    def resume(cls, path: str, fd: int) -> PidFile:
+        """The one that this process held before it was replaced."""
+        held = cls.__new__(cls)
+        held.path = os.path.abspath(path)
+        held.fd = fd
+        os.set_inheritable(fd, False)
+        return held
 
     def close(self) -> None:
         """Remove it, and let go."""
         try:
-            if os.path.samestat(os.stat(self.path), os.fstat(self._fd)):
+            if os.path.samestat(os.stat(self.path), os.fstat(self.fd)):
                 os.unlink(self.path)
         except OSError:
             pass
-        os.close(self._fd)
+        os.close(self.fd)
 
 
 def tell(path: str, number: int = signal.SIGHUP) -> int:

@@ -1,7 +1,8 @@
 """Rounds: the parent's part in a reload. Who asks is told when every worker has done it, and where it failed.
 
 `supervisor` owns one `Rounds` and hands it what workers say. One round runs at a time; what is asked for meanwhile is
-one more, for files may have changed since. Kept small, as all that the parent imports.
+one more, for files may have changed since. A round in place is an order to each worker; in one of whole processes the
+supervisor starts a successor of each. Kept small, as all that the parent imports.
 """
 
 from __future__ import annotations
@@ -9,65 +10,110 @@ from __future__ import annotations
 import time
 
 from . import logs
-from .frames import PROGRAM, SITE, pack_ended, pack_order, unpack_done, unpack_order
+from .frames import PROGRAM, SITE, WHOLE, pack_ended, pack_order, unpack_done, unpack_order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .mail import Exchange
+    from .mail import Exchange, Line
 
 # Seconds. A worker that has not loaded the program by then is stuck in some handler; the round ends without it.
 ROUND_TIME = 30.0
 _ROUND_NUMBERS = 2**32
 
 
+class Wanted:
+    """A round that is asked for: of what kind, whom it is for (None: all), and the last ticket of each who waits."""
+
+    __slots__ = ("kind", "tickets", "workers")
+
+    def __init__(self, kind: bytes, workers: set[int] | None, tickets: dict[Line, int]) -> None:
+        self.kind = kind
+        self.workers = workers
+        self.tickets = tickets
+
+    def covers(self, other: Wanted) -> bool:
+        """Whether the other round is done with this one."""
+        if self.kind != WHOLE:
+            return other.kind != WHOLE and (self.kind == PROGRAM or other.kind == SITE)
+        return self.workers is None or (other.workers is not None and other.workers <= self.workers)
+
+
 class Rounds:
-    """Arguments: the lines to the workers; `running`, which gives the numbers of those that run."""
+    """Arguments: the lines to the workers; `running`, which gives the numbers of those that run; `replace`, which
+    starts a process that takes the place of the one with a number."""
 
-    __slots__ = ("_began", "_failures", "_kind", "_mail", "_next", "_number", "_running", "_tickets", "_waiting", "due")
+    __slots__ = (
+        "_began", "_current", "_failures", "_later", "_mail", "_number", "_replace", "_running", "_waiting", "_wanted",
+        "due",
+    )  # fmt: skip
 
-    def __init__(self, mail: Exchange, running: Callable[[], list[int]]) -> None:
+    def __init__(self, mail: Exchange, running: Callable[[], list[int]], replace: Callable[[int], None]) -> None:
         self._mail = mail
         self._running = running
+        self._replace = replace
         self._number = 0
-        self._kind = b""
         self._began = 0.0
+        self._current: Wanted | None = None
         self._waiting: set[int] = set()
+        self._later: list[int] = []
         self._failures: list[tuple[int, str, str]] = []
-        self._tickets: dict[int, int] = {}
-        self._next: tuple[bytes, dict[int, int]] | None = None
-        # When the round ends in any case; None: there is none.
+        self._wanted: list[Wanted] = []
+        # When a round in place ends in any case; None: there is none.
         self.due: float | None = None
 
-    def hear_order(self, worker: int, frame: bytes) -> None:
+    @property
+    def busy(self) -> bool:
+        """Whether a round is under way."""
+        return self._current is not None
+
+    def hear_order(self, line: Line, frame: bytes) -> None:
         """A worker asks for a reload. Raises FrameError."""
         kind, ticket = unpack_order(frame)
-        self.ask(kind, {worker: ticket} if ticket else {})
+        self.ask(kind, {line: ticket} if ticket else {})
 
-    def ask(self, kind: bytes, tickets: dict[int, int]) -> None:
+    def ask(self, kind: bytes, tickets: dict[Line, int], workers: set[int] | None = None) -> None:
         """Begin a round, or note that one more is needed."""
-        if self._next is not None:
-            other, noted = self._next
-            kind, tickets = (kind if kind == other else PROGRAM), noted | tickets
-        self._next = kind, tickets
-        if self.due is None:
-            self._begin()
+        new = Wanted(kind, workers, tickets)
+        for other in list(self._wanted):
+            if other.covers(new):
+                other.tickets |= tickets
+                return
+            if new.covers(other):
+                new.tickets = other.tickets | new.tickets
+                self._wanted.remove(other)
+            elif new.workers is not None and other.workers is not None:
+                new.workers = new.workers | other.workers
+                self._wanted.remove(other)
+        self._wanted.append(new)
+        self._begin()
 
     def hear_done(self, worker: int, frame: bytes) -> None:
-        """A worker has done it, or not. Raises FrameError."""
+        """A worker has loaded the program, or not. Raises FrameError."""
         number, failure = unpack_done(frame)
-        if number == self._number and worker in self._waiting:
-            if failure is not None:
-                self._failures.append((worker, *failure))
-            self.forget(worker)
+        if number == self._number and not self._is_whole():
+            self._end_of(worker, failure)
 
-    def forget(self, worker: int) -> None:
-        """Wait for it no longer: it is done, or has ended, and the one that replaces it loads the new program."""
-        if worker in self._waiting:
-            self._waiting.discard(worker)
-            if not self._waiting:
-                self._finish()
+    def died(self, worker: int) -> None:
+        """Wait for it no longer: it has ended, and the one that replaces it loads the new program."""
+        if not self._is_whole():
+            self._end_of(worker)
+
+    def replaced(self, worker: int) -> None:
+        """A new process serves in this place."""
+        if self._is_whole():
+            later, self._later = self._later, []
+            for number in later:
+                self._replace(number)
+            self._end_of(worker)
+
+    def not_replaced(self, worker: int, message: str, traceback: str = "") -> None:
+        """The process that was to serve in this place could not; places that wait for this one keep theirs."""
+        if self._is_whole():
+            self._waiting.difference_update(self._later)
+            self._later = []
+            self._end_of(worker, (message, traceback))
 
     def look(self, now: float) -> None:
         """End the round if it is due."""
@@ -77,35 +123,56 @@ class Rounds:
             self._waiting.clear()
             self._finish()
 
-    def _begin(self) -> None:
-        if self._next is None:
+    def _is_whole(self) -> bool:
+        return self._current is not None and self._current.kind == WHOLE
+
+    def _end_of(self, worker: int, failure: tuple[str, str] | None = None) -> None:
+        if worker not in self._waiting:
             return
-        self._kind, self._tickets = self._next
-        self._next = None
+        if failure is not None:
+            self._failures.append((worker, *failure))
+        self._waiting.discard(worker)
+        if not self._waiting:
+            self._finish()
+
+    def _begin(self) -> None:
+        if self._current is not None or not self._wanted:
+            return
+        current = self._current = self._wanted.pop(0)
         self._number = (self._number + 1) % _ROUND_NUMBERS
         self._began = time.monotonic()
         self._failures = []
+        if current.kind == WHOLE:
+            self._waiting = set(range(len(self._mail.lines)) if current.workers is None else current.workers)
+            # One goes ahead: a program that cannot start says so once, and costs the others nothing.
+            first, *self._later = sorted(self._waiting)
+            self._replace(first)
+            return
         self._waiting = set(self._running())
         self.due = self._began + ROUND_TIME
         for worker in self._waiting:
-            self._mail.tell(worker, pack_order(self._kind, self._number))
+            self._mail.lines[worker].tell(pack_order(current.kind, self._number))
         if not self._waiting:
             self._finish()
 
     def _finish(self) -> None:
-        self.due = None
-        self._report()
-        for worker in self._running():
-            self._mail.tell(worker, pack_ended(self._tickets.get(worker, 0), self._failures))
+        current, self._current, self.due = self._current, None, None
+        if current is None:
+            return
+        self._report(current)
+        for line in self._mail.all_lines():
+            line.tell(pack_ended(current.tickets.get(line, 0), self._failures))
         self._begin()
 
-    def _report(self) -> None:
+    def _report(self, current: Wanted) -> None:
         """The same failure of several workers is one line."""
         found: dict[tuple[str, str], list[int]] = {}
         for worker, message, traceback in self._failures:
             found.setdefault((message, traceback), []).append(worker)
+        verb = "replaced" if current.kind == WHOLE else "reloaded"
         for (message, traceback), workers in found.items():
-            what = f"not reloaded, the old program serves on: {message}"
+            what = f"not {verb}, the old program serves on: {message}"
             logs.log("error", what, traceback=traceback or None, workers=workers)
-        if not found and self._kind != SITE:
-            logs.log("info", "reloaded", ms=round((time.monotonic() - self._began) * 1000, 1))
+        if not found and current.kind != SITE:
+            of = None if current.workers is None else sorted(current.workers)
+            logs.log("info", verb, ms=round((time.monotonic() - self._began) * 1000, 1), workers=of)

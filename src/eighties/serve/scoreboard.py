@@ -1,41 +1,59 @@
-"""Scoreboard: one shared page with a slot of counters for each worker.
+"""Scoreboard: one shared page with rows of counters, two for each worker.
 
-The parent makes the memory and only keeps it; each worker writes its own slot (the engine does, in C) and may read
-all of them. A slot is one cache line, so no worker slows another. `_board` is this worker's view of the page.
+The parent makes the memory and only clears a row when its process has ended; each worker writes its own row (the
+engine does, in C) and may read all of them. A row is one cache line, so no worker slows another. There are two for each
+number, as a process that leaves counts on while the next one serves. `_board` is this worker's view of the page.
 """
 
 from __future__ import annotations
 
 import os
 
-SLOT_SIZE = 64  # one cache line: eight counters of eight bytes
+ROW_SIZE = 64  # one cache line: eight counters of eight bytes
+# Of each worker: of the process that serves, and of the one before it while that still leaves.
+ROWS = 2
 
 _board: memoryview | None = None
 
 
-def create(workers: int) -> int:
-    """Descriptor of zeroed shared memory with a slot for each worker. No file remains of it."""
+def memory(name: str) -> int:
+    """Descriptor of a file that has no name and is in memory where the system knows such; `name` is for people.
+
+    Raises:
+        OSError: there is no room for it.
+    """
     try:
-        fd = os.memfd_create("80s scoreboard", os.MFD_CLOEXEC)
+        return os.memfd_create(name, os.MFD_CLOEXEC)
     except (AttributeError, OSError):  # not Linux, or a kernel that forbids it
         import tempfile
 
-        fd, path = tempfile.mkstemp(prefix="80s-scoreboard-")
+        fd, path = tempfile.mkstemp(prefix=name.replace(" ", "-"))
         os.unlink(path)
-    os.ftruncate(fd, workers * SLOT_SIZE)
+        return fd
+
+
+def create(workers: int) -> int:
+    """Descriptor of zeroed shared memory with the rows of so many workers. No file remains of it."""
+    fd = memory("80s scoreboard")
+    os.ftruncate(fd, workers * ROWS * ROW_SIZE)
     return fd
 
 
-def attach(fd: int, number: int) -> memoryview:
-    """Map the shared memory into this worker and return the worker's own slot, zeroed."""
+def clear(fd: int, row: int) -> None:
+    """Forget what a process that has ended had counted."""
+    os.pwrite(fd, bytes(ROW_SIZE), row * ROW_SIZE)
+
+
+def attach(fd: int, row: int) -> memoryview:
+    """Map the shared memory into this worker and return the worker's own row, zeroed."""
     import mmap
 
     global _board
-    # The mapping begins at a page, so each slot is aligned.
+    # The mapping begins at a page, so each row is aligned.
     _board = memoryview(mmap.mmap(fd, os.fstat(fd).st_size))
-    slot = _board[number * SLOT_SIZE : (number + 1) * SLOT_SIZE]
-    slot[:] = bytes(SLOT_SIZE)
-    return slot
+    mine = _board[row * ROW_SIZE : (row + 1) * ROW_SIZE]
+    mine[:] = bytes(ROW_SIZE)
+    return mine
 
 
 def read() -> list[dict[str, int]]:
@@ -45,13 +63,16 @@ def read() -> list[dict[str, int]]:
     from .._engine import SCOREBOARD
 
     counters = _board.cast("Q").tolist()
-    width = SLOT_SIZE // 8
+    width = ROW_SIZE // 8
+    rows = [counters[start : start + width] for start in range(0, len(counters), width)]
+    workers = len(rows) // ROWS
     return [
-        dict(zip(SCOREBOARD, counters[start : start + width], strict=True)) for start in range(0, len(counters), width)
+        {name: sum(row[at] for row in rows[number::workers]) for at, name in enumerate(SCOREBOARD)}
+        for number in range(workers)
     ]
 
 
 def total() -> dict[str, int]:
     """The counters of the whole server."""
-    slots = read()
-    return {name: sum(slot[name] for slot in slots) for name in slots[0]} if slots else {}
+    workers = read()
+    return {name: sum(worker[name] for worker in workers) for name in workers[0]} if workers else {}

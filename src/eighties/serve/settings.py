@@ -181,6 +181,10 @@ OPTIONS = (
     Option("--no-static", "", False, as_flag, "do not serve folders called static: another server does", "NO_STATIC"),
     Option("--reload", "", False, as_flag, "reload the program or its site when a file of theirs is saved", "RELOAD"),
     Option("--pidfile", "FILE", None, as_text, "write the parent's process id there; `80s reload` looks for it"),
+    Option("--max-requests", "N", 0, as_limit, "replace a worker after so many requests, up to a tenth more; 0: never"),
+    Option("--max-rss", "MB", 0, as_limit, "replace a worker that has more memory than this; 0: never"),
+    Option("--worker-lifetime", "S", 0.0, as_seconds, "replace a worker after so long, up to a tenth more; 0: never"),
+    Option("--watchdog", "S", 30.0, as_seconds, "end a worker whose loop has not answered for so long; 0: never"),
     Option("--dev", "", False, as_flag, "show errors of the program in the browser, with their source"),
     Option("--no-server-header", "", False, as_flag, "send no Server header"),
     Option("--cfg", "", False, as_flag, "print the settings in force and where each came from, and end"),
@@ -208,6 +212,10 @@ class Settings:
     no_static: bool
     reload: bool
     pidfile: str | None
+    max_requests: int
+    max_rss: int
+    worker_lifetime: float
+    watchdog: float
     dev: bool
     no_server_header: bool
     server_header: str | None

@@ -8,86 +8,95 @@ stay open. Mail between workers goes through its `mail.Exchange`. It must stay s
 
 from __future__ import annotations
 
-import _socket
 import os
 import select
 import sys
 import time
 
-from . import frames, logs, mail, pidfile, rounds, scoreboard
+from . import frames, logs, mail, passing, rounds, scoreboard, upgrade
 from .listeners import BindError, bind
-from .settings import EXIT_CANNOT_START, EXIT_ERROR, HOOK_TIME, ORDERS, master_key
+from .pidfile import PidFile, PidFileError
+from .settings import EXIT_CANNOT_START, EXIT_ERROR, HOOK_TIME, master_key
+from .slots import LEAVING, Process, Slot, describe_end, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
     from collections.abc import Iterator
+    from typing import Any
 
     from .listeners import Listener
     from .loader import Entry
+    from .mail import Line
     from .settings import Settings
 else:
     import _signal as signal
 
-# A worker that lived shorter than this, in seconds, did not end by chance: its next replacement waits.
-SHORT_LIFE = 5.0
-FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
 EXIT_SIGNAL = 128
-RUN_WORKER = ("-P", "-m", "eighties.serve.worker")
-
-
-class Slot:
-    """A worker's place: its number stays, processes come and go. `pid` is 0 while none runs."""
-
-    __slots__ = ("delay", "due", "listeners", "number", "pid", "since")
-
-    def __init__(self, number: int, listeners: list[Listener]) -> None:
-        self.number = number
-        self.listeners = listeners
-        self.pid = 0
-        self.since = 0.0
-        self.delay = 0.0
-        self.due: float | None = None
-
-    def plan_restart(self, now: float) -> float:
-        """Decide when the next process starts, and return the pause: none after a long life, else a growing one."""
-        pause = self.delay if now - self.since < SHORT_LIFE else 0.0
-        self.delay = min(max(pause * 2, FIRST_DELAY), LONGEST_DELAY)
-        self.due = now + pause
-        return pause
+# Seconds within which a process that is to take another's place has to serve.
+START_TIME = 60.0
+# The watchdog's words that a worker may leave without an answer; the next one is sent after a third of its time.
+MOST_UNANSWERED = 3
 
 
 class Supervisor:
     """The parent's state: sockets, slots, and whether it is stopping."""
 
-    def __init__(self, settings: Settings, entry: Entry) -> None:
+    def __init__(self, settings: Settings, entry: Entry, kept: dict[str, Any] | None, held: PidFile | None) -> None:
+        """`kept`: what the parent before this one has left, if this is an upgrade. Raises BindError."""
         self.settings = settings
         self.entry = entry
-        listeners = bind(settings)
-        self.slots = [Slot(number, listeners[number]) for number in range(settings.workers)]
-        self.session_key = os.urandom(32).hex()
-        self.scoreboard = scoreboard.create(settings.workers)
-        os.set_inheritable(self.scoreboard, True)
+        self.pidfile = held
+        self.under_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        if kept is None:
+            listeners = bind(settings)
+            self.slots = [Slot(number, listeners[number], passing.pair()) for number in range(settings.workers)]
+            self.session_key = os.urandom(32).hex()
+            self.scoreboard = scoreboard.create(settings.workers)
+        else:
+            self.slots = upgrade.restore_slots(kept)
+            settings.workers = len(self.slots)
+            self.session_key = kept["session_key"]
+            self.scoreboard = kept["scoreboard"]
+            self.under_nohup = kept["under_nohup"]
+        for fd in (self.scoreboard, *(fd for slot in self.slots for fd in slot.passing)):
+            os.set_inheritable(fd, True)
         self.poll = select.poll()
         self.mail = mail.Exchange(settings.workers, self.poll)
-        self.rounds = rounds.Rounds(self.mail, lambda: [slot.number for slot in self.slots if slot.pid])
+        self.rounds = rounds.Rounds(
+            self.mail, lambda: [slot.number for slot in self.slots if slot.serving is not None], self._replace
+        )
         self.has_terminal = has_terminal()
-        self.under_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         self.signals, self.wakeup = self._catch_signals()
+        self.upgrade = upgrade.Upgrade(self)
         self.announced = False
+        self.watch_at: float | None = None
         self.stop_signal = 0
         self.stop_failed = False
         self.kill_at: float | None = None
         self.exit_code: int | None = None
+        if kept is not None:
+            self._resume(kept)
+
+    def _resume(self, kept: dict[str, Any]) -> None:
+        """Go on where the parent before this one has stopped."""
+        upgrade.restore_processes(self, kept)
+        self._begin_to_watch()
+        self.announced = True
+        from .._engine import VERSION
+
+        logs.log("info", "upgraded: the workers follow", version=VERSION, pid=os.getpid())
+        self._reap()  # of those that ended meanwhile no signal tells
+        self.rounds.ask(frames.WHOLE, {})
 
     def run(self) -> int:
         """Serve until told to stop. Returns the exit code of the server."""
-        if self.entry.root is not None and master_key(os.environ) is None:
-            logs.log(
-                "warning", "MASTER_KEY is not set: sessions end with this server, links are plain and query.e is empty"
-            )
-        # The first worker goes ahead: a program that cannot start says so once, not once for each worker.
-        self._start(self.slots[0])
+        if not self.announced:
+            if self.entry.root is not None and master_key(os.environ) is None:
+                what = "sessions end with this server, links are plain and query.e is empty"
+                logs.log("warning", f"MASTER_KEY is not set: {what}")
+            # The first worker goes ahead: a program that cannot start says so once, not once for each worker.
+            self._start(self.slots[0])
         while self.exit_code is None:
             for fd, events in self.poll.poll(self._wait_time()):
                 if fd == self.signals:
@@ -96,7 +105,8 @@ class Supervisor:
                     self._hear_worker(fd, events)
             self._reap()
             self._act_when_due()
-        for listener in self._listeners():
+            self.upgrade.go_on()
+        for listener in self.listeners():
             listener.close()
         return self.exit_code
 
@@ -105,52 +115,110 @@ class Supervisor:
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
         os.set_blocking(writer, False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, _note)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, upgrade.HELD_BACK)
         self.poll.register(reader, select.POLLIN)
         return reader, writer
 
-    def _listeners(self) -> list[Listener]:
+    def has_signals(self) -> bool:
+        """Whether a signal has come that is not looked at yet."""
+        poll = select.poll()
+        poll.register(self.signals, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def listeners(self) -> list[Listener]:
         """Each once, though workers share them."""
         return list({id(each): each for slot in self.slots for each in slot.listeners}.values())
 
+    # ---- processes ----
+
     def _start(self, slot: Slot) -> None:
-        """Start a fresh process for the slot."""
-        ours, theirs = _socket.socketpair()
-        os.set_inheritable(theirs.fileno(), True)
+        """Start a process that serves in a place where none does."""
+        slot.due = None
+        try:
+            slot.serving = self._spawn(slot, self.mail.lines[slot.number])
+        except OSError as error:  # out of processes or memory: like a worker that ended at once
+            now = time.monotonic()
+            pause = slot.plan_restart(now, now)
+            logs.log("error", f"worker {slot.number} cannot be started: {error.strerror}; next try in {pause:g} s")
+
+    def _replace(self, number: int) -> None:
+        """Have a fresh process take a place: `rounds` hears what comes of it."""
+        slot = self.slots[number]
+        if slot.leaving is not None:
+            slot.successor_wanted = True
+        elif slot.serving is None:
+            if slot.coming is None:
+                slot.due = time.monotonic()
+        else:
+            try:
+                slot.coming = self._spawn(slot, self.mail.new_line(number), successor=True)
+                slot.coming.until = time.monotonic() + START_TIME
+            except OSError as error:
+                self.rounds.not_replaced(number, f"no process can be started: {error.strerror}")
+
+    def _spawn(self, slot: Slot, line: Line, successor: bool = False) -> Process:
+        """A fresh process for the place. Raises OSError."""
+        row = slot.free_row(len(self.slots))
         orders = {
             "number": slot.number,
             "settings": self.settings.to_dict(),
             "sources": self.settings.sources,
             "listeners": [listener.socket.fileno() for listener in slot.listeners],
-            "control": theirs.fileno(),
+            "passing": slot.passing,
             "scoreboard": self.scoreboard,
+            "row": row,
             "session_key": self.session_key,
+            "successor": successor,
         }
-        slot.since = time.monotonic()
-        slot.due = None
-        try:
-            slot.pid = spawn(orders)
-        except OSError as error:  # out of processes or memory: like a worker that ended at once
-            ours.close()
-            pause = slot.plan_restart(slot.since)
-            logs.log("error", f"worker {slot.number} cannot be started: {error.strerror}; next try in {pause:g} s")
-            return
-        finally:
-            theirs.close()
-        self.mail.connect(slot.number, ours)
+        pid, control = spawn(orders)
+        self.mail.connect(line, control)
+        return Process(pid, line, row)
+
+    def _take_over(self, slot: Slot) -> None:
+        """The process that was to come serves: the other one hands its connections over, and leaves."""
+        old, slot.serving, slot.coming = slot.serving, slot.coming, None
+        if slot.serving is not None:
+            slot.serving.until = None
+            self.mail.promote(slot.serving.line)
+        if old is not None:
+            slot.leaving = old
+            old.until = time.monotonic() + self.settings.grace + HOOK_TIME
+            old.line.tell(frames.LEAVE)
+
+    def _find(self, line: Line) -> tuple[Slot, Process | None]:
+        """Place and process that a line belongs to; None: the process has ended."""
+        slot = self.slots[line.number]
+        return slot, next((process for process in slot.processes() if process.line is line), None)
+
+    def is_quiet(self) -> bool:
+        """Whether no process is being replaced, and no reload is under way."""
+        return not self.rounds.busy and not any(slot.coming or slot.leaving for slot in self.slots)
 
     def _wait_time(self) -> float | None:
         """Milliseconds until something is due; None: until something happens."""
-        dues = [due for due in (self.kill_at, self.rounds.due, *(slot.due for slot in self.slots)) if due is not None]
+        slots = self.slots
+        dues = [self.kill_at, self.rounds.due, self.watch_at, self.upgrade.due, *(slot.due for slot in slots)]
+        dues += [process.until for slot in slots for process in slot.processes()]
         # Rounded up: a poll that wakes a little early would spin.
-        return max(0, int((min(dues) - time.monotonic()) * 1000) + 1) if dues else None
+        due = min((due for due in dues if due is not None), default=None)
+        return None if due is None else max(0, int((due - time.monotonic()) * 1000) + 1)
+
+    # ---- what is heard ----
 
     def _hear_signals(self) -> None:
         for number in os.read(self.signals, 4096):
             if number == signal.SIGHUP:
                 self._hear_hangup()
+            elif number in (signal.SIGUSR1, signal.SIGUSR2):
+                if self.stop_signal or not self.announced:
+                    logs.log("warning", f"{signal.strsignal(number)}: not now, the server starts or stops")
+                elif number == signal.SIGUSR1:
+                    self.upgrade.ask()
+                else:
+                    self.rounds.ask(frames.WHOLE, {})
             elif number != signal.SIGCHLD:
                 if self.stop_signal:
                     self._end_at_once(number)
@@ -167,50 +235,76 @@ class Supervisor:
             self.rounds.ask(frames.PROGRAM, {})
 
     def _hear_worker(self, fd: int, events: int) -> None:
-        number = self.mail.number_of(fd)
-        if number is not None:
-            self._obey(number, self.mail.turn(number, events))
+        line = self.mail.line_of(fd)
+        if line is not None:
+            self._obey(line, self.mail.turn(line, events))
 
-    def _obey(self, number: int, words: Iterator[bytes]) -> None:
+    def _obey(self, line: Line, words: Iterator[bytes]) -> None:
         """Do what a worker says, unless it is nonsense: then the link is broken, and the worker has to go."""
+        slot, process = self._find(line)
         try:
             for word in words:
-                if word == frames.QUIT:
-                    if not self.stop_signal:
-                        self._stop(signal.SIGTERM, f", as worker {number} asks")
-                elif word[:1] == frames.READY:
-                    self._hear_ready(number, word[1:])
-                elif word[:1] == frames.RELOAD:
-                    self.rounds.hear_order(number, word)
-                elif word[:1] == frames.DONE:
-                    self.rounds.hear_done(number, word)
-                else:
-                    raise frames.FrameError(f"the word {word[:20]!r}")
+                self._do(slot, process, line, word)
         except frames.FrameError as error:
-            what = "is told to end" if self.slots[number].pid else "has ended"
-            logs.log("error", f"worker {number} wrote {error} to its control socket, which is not its own; it {what}")
-            self.mail.ignore(number)
-            if self.slots[number].pid:
-                os.kill(self.slots[number].pid, signal.SIGTERM)
+            what = "is told to end" if process is not None else "has ended"
+            logs.log(
+                "error", f"worker {slot.number} wrote {error} to its control socket, which is not its own; it {what}"
+            )
+            line.ignore()
+            if process is not None:
+                process.signal(signal.SIGTERM)
 
-    def _hear_ready(self, number: int, facts: bytes) -> None:
+    def _do(self, slot: Slot, process: Process | None, line: Line, word: bytes) -> None:
+        """Do what one word says. Raises FrameError."""
+        kind = word[:1]
+        if word == frames.QUIT:
+            if not self.stop_signal:
+                self._stop(signal.SIGTERM, f", as worker {slot.number} asks")
+        elif word == frames.PONG:
+            if process is not None:
+                process.unanswered = 0
+        elif kind == frames.READY:
+            self._hear_ready(slot, process, word[1:])
+        elif kind == frames.FAILED:
+            if process is not None:
+                process.failure = frames.unpack_failed(word)
+        elif kind == frames.REPLACE:
+            if process is slot.serving and not self.stop_signal:
+                logs.log("info", f"worker {slot.number} is to be replaced: {word[1:].decode(errors='replace')[:100]}")
+                self.rounds.ask(frames.WHOLE, {}, {slot.number})
+        elif kind == frames.RELOAD:
+            if not self.stop_signal:
+                self.rounds.hear_order(line, word)
+        elif kind == frames.DONE:
+            self.rounds.hear_done(slot.number, word)
+        else:
+            raise frames.FrameError(f"the word {word[:20]!r}")
+
+    def _hear_ready(self, slot: Slot, process: Process | None, facts: bytes) -> None:
         """A worker serves. The first one to do so is announced, and the others start."""
         try:
             version, loop, poller = facts.decode().split()
         except ValueError:
             raise frames.FrameError(f"the facts {facts[:20]!r}") from None
-        if self.announced or self.stop_signal:
+        if self.stop_signal or process is None or process.ready:
+            return
+        process.ready = True
+        if process is slot.coming:
+            self._take_over(slot)
+        if self.announced:
+            self.rounds.replaced(slot.number)
             return
         self.announced = True
+        self._begin_to_watch()
         self._announce(version, loop, poller)
         for other in self.slots:
-            if not other.pid and other.number != number:  # which may have ended meanwhile
+            if other is not slot and not other.processes():  # which may have ended meanwhile
                 self._start(other)
 
     def _announce(self, version: str, loop: str, poller: str) -> None:
         """Say that the server serves, and where."""
         # With --reuseport several sockets have one address.
-        urls = list(dict.fromkeys(listener.url for listener in self._listeners()))
+        urls = list(dict.fromkeys(listener.url for listener in self.listeners()))
         if logs.is_terminal():
             logs.write(banner(self.settings, self.entry, urls, f"{version}, {loop}, {poller}"))
             return
@@ -227,24 +321,26 @@ class Supervisor:
         for url in urls:
             logs.log("info", "listening", url=url, **about)
 
+    # ---- ends ----
+
     def _reap(self) -> None:
         """Notice workers that ended. Only ours are waited for."""
         for slot in self.slots:
-            if slot.pid:
-                pid, status = os.waitpid(slot.pid, os.WNOHANG)
+            for process in slot.processes():
+                pid, status = os.waitpid(process.pid, os.WNOHANG)
                 if pid:
-                    self._bury(slot, os.waitstatus_to_exitcode(status))
-        if self.stop_signal and not any(slot.pid for slot in self.slots) and self.exit_code is None:
+                    self._bury(slot, process, os.waitstatus_to_exitcode(status))
+        if self.stop_signal and not any(slot.processes() for slot in self.slots) and self.exit_code is None:
             self.exit_code = EXIT_ERROR if self.stop_failed else 0
 
-    def _bury(self, slot: Slot, code: int) -> None:
-        """A worker ended: replace it, unless the server is stopping or could never start."""
-        pid, slot.pid = slot.pid, 0
-        self._obey(slot.number, self.mail.last_words(slot.number))
-        self.mail.close(slot.number)
-        self.rounds.forget(slot.number)
+    def _bury(self, slot: Slot, process: Process, code: int) -> None:
+        """A process ended: replace it, unless the server is stopping, could never start, or another one serves."""
+        self._obey(process.line, self.mail.last_words(process.line))
+        self.mail.close(process.line)
         now = time.monotonic()
-        end = f"worker {slot.number} (pid {pid}) {describe_end(code)} after {now - slot.since:.1f} s"
+        end = f"worker {slot.number} (pid {process.pid}) {describe_end(code)} after {now - process.since:.1f} s"
+        place = slot.remove(process)
+        scoreboard.clear(self.scoreboard, process.row)
         if self.stop_signal:
             if code not in (0, -signal.SIGTERM):  # killed by our own SIGTERM: it had not begun to serve
                 self.stop_failed = True
@@ -253,32 +349,93 @@ class Supervisor:
             if code != EXIT_CANNOT_START:  # else it has said why
                 logs.log("error", f"{end}, before it could serve")
             self.exit_code = EXIT_CANNOT_START
+        elif place == LEAVING:
+            if code:
+                logs.log("error", f"{end}, while it left")
+            if slot.successor_wanted:
+                slot.successor_wanted = False
+                self._replace(slot.number)
         else:
-            pause = slot.plan_restart(now)
-            when = f"in {pause:g} s" if pause else "now"
-            logs.log("error" if code else "warning", f"{end}; a new one starts {when}")
+            self._go_on_without(slot, process, code, end)
+
+    def _go_on_without(self, slot: Slot, process: Process, code: int, end: str) -> None:
+        """One that served, or was to serve, has ended."""
+        now = time.monotonic()
+        if slot.serving is not None:  # it was to take the other's place
+            self.rounds.not_replaced(slot.number, *(process.failure or (f"{end}, before it could serve", "")))
+            return
+        if slot.coming is not None:
+            what = "the one that was to take its place starts"
+        else:
+            pause = slot.plan_restart(process.since, now)
+            what = f"a new one starts in {pause:g} s" if pause else "a new one starts now"
+        logs.log("error" if code else "warning", f"{end}; {what}")
+        self.rounds.died(slot.number)
+        if not process.ready and not slot.successor_wanted:
+            self.rounds.not_replaced(slot.number, f"{end}, before it could serve")
+
+    # ---- what is due ----
 
     def _act_when_due(self) -> None:
-        """Start workers whose time has come; end those that outlived the stop."""
+        """Start workers whose time has come; end those that outlived theirs."""
         now = time.monotonic()
         for slot in self.slots:
             if slot.due is not None and slot.due <= now and self.exit_code is None:
                 self._start(slot)
+            for process in slot.processes():
+                if process.until is not None and process.until <= now:
+                    self._end_late(slot, process)
         self.rounds.look(now)
+        if self.watch_at is not None and self.watch_at <= now:
+            self._watch_over(now)
         if self.kill_at is not None and self.kill_at <= now:
-            late = [str(slot.number) for slot in self.slots if slot.pid]
+            late = [str(slot.number) for slot in self.slots if slot.processes()]
             logs.log("error", f"worker {', '.join(late)} did not end in time and is killed")
             self._kill(EXIT_ERROR)
+
+    def _end_late(self, slot: Slot, process: Process) -> None:
+        """A process that has not started, or not left, in its time."""
+        process.until = None
+        if process is slot.coming:
+            process.failure = f"the new process did not serve within {START_TIME:g} s and was killed", ""
+        else:
+            logs.log("error", f"worker {slot.number} (pid {process.pid}) did not leave in time and is killed")
+        process.signal(signal.SIGKILL)
+
+    def _begin_to_watch(self) -> None:
+        if self.settings.watchdog:
+            self.watch_at = time.monotonic() + self.settings.watchdog / MOST_UNANSWERED
+
+    def _watch_over(self, now: float) -> None:
+        """Ask the workers whether their loops are alive, and end those that have not said so for too long."""
+        self.watch_at = now + self.settings.watchdog / MOST_UNANSWERED
+        for slot in self.slots:
+            process = slot.serving
+            if process is None or not process.ready:
+                continue
+            if process.unanswered >= MOST_UNANSWERED:
+                late = f"has not answered for {self.settings.watchdog:g} s and is killed"
+                logs.log("error", f"worker {slot.number} (pid {process.pid}) {late}")
+                process.signal(signal.SIGKILL)
+            else:
+                process.unanswered += 1
+                process.line.tell(frames.PING)
+
+    # ---- the end ----
 
     def _stop(self, number: int, why: str = "") -> None:
         """Begin the end: our sockets first, so that they close when the workers have closed theirs."""
         self.stop_signal = number
-        for listener in self._listeners():
+        self.upgrade.end()
+        self.watch_at = None
+        for listener in self.listeners():
             listener.close()
         for slot in self.slots:
             slot.due = None
-            if slot.pid:
-                os.kill(slot.pid, signal.SIGTERM)
+            slot.successor_wanted = False
+            for process in slot.processes():
+                process.until = None
+                process.signal(signal.SIGTERM)
         self.kill_at = time.monotonic() + self.settings.grace + HOOK_TIME
         hint = " (again: end at once)" if number == signal.SIGINT else ""
         logs.log("info", f"stopping{why}: requests under way have {self.settings.grace:g} s{hint}")
@@ -291,22 +448,10 @@ class Supervisor:
         """SIGKILL is certain, so waiting for the end is too."""
         self.exit_code = exit_code
         for slot in self.slots:
-            if slot.pid:
-                os.kill(slot.pid, signal.SIGKILL)
-                os.waitpid(slot.pid, 0)
-                slot.pid = 0
-
-
-def spawn(orders: dict[str, object]) -> int:
-    """Start a fresh interpreter with a worker's orders. Returns its process id."""
-    # It is born with the terminal's signals blocked, and ignores them as soon as it can.
-    return os.posix_spawn(
-        sys.executable,
-        [sys.executable, *interpreter_flags(), *RUN_WORKER],
-        {**os.environ, ORDERS: logs.to_json(orders)},
-        setsigmask=[signal.SIGINT, signal.SIGHUP],
-        setsigdef=[signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD],
-    )
+            for process in slot.processes():
+                process.signal(signal.SIGKILL)
+                os.waitpid(process.pid, 0)
+                slot.remove(process)
 
 
 def has_terminal() -> bool:
@@ -320,27 +465,6 @@ def has_terminal() -> bool:
 
 def _note(number: int, frame: object) -> None:
     """A Python handler must exist for the wakeup descriptor to be written."""
-
-
-def describe_end(code: int) -> str:
-    """How a process ended, from its exit code."""
-    if code < 0:
-        return f"was ended by signal {-code} ({signal.strsignal(-code)})"
-    return f"ended with exit code {code}"
-
-
-def interpreter_flags() -> list[str]:
-    """Flags of this interpreter that workers shall have too; the environment hands on the rest."""
-    pairs = (
-        ("-I", sys.flags.isolated),
-        ("-E", sys.flags.ignore_environment),
-        ("-s", sys.flags.no_user_site),
-        ("-O", sys.flags.optimize == 1),
-        ("-OO", sys.flags.optimize == 2),
-        ("-B", sys.flags.dont_write_bytecode),
-    )
-    options = [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in sys._xoptions.items()]
-    return [flag for flag, on in pairs if on] + options + [f"-W{option}" for option in sys.warnoptions]
 
 
 def banner(settings: Settings, entry: Entry, urls: list[str], engine: str) -> str:
@@ -368,10 +492,13 @@ def serve(settings: Settings, entry: Entry) -> int:
     """Run the server. Returns its exit code."""
     held = None
     try:
+        kept, is_trial = upgrade.take(os.environ)
+        if is_trial:
+            return upgrade.try_out()
         if settings.pidfile is not None:
-            held = pidfile.PidFile(settings.pidfile)
-        return Supervisor(settings, entry).run()
-    except (BindError, pidfile.PidFileError) as error:
+            held = PidFile.resume(settings.pidfile, kept["pidfile"]) if kept else PidFile(settings.pidfile)
+        return Supervisor(settings, entry, kept, held).run()
+    except (BindError, PidFileError, upgrade.UpgradeError) as error:
         logs.log("error", str(error))
         return EXIT_ERROR
     finally:

@@ -18,7 +18,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import post
-from . import content, link, logs, modules, reload, watch
+from . import content, link, logs, modules, passing, reload, slots, watch, wear
 from .loader import Entry, EntryError, LoadError, Program, load, locate, own_of
 from .settings import EXIT_CANNOT_START, EXIT_ERROR, HOOK_TIME, ORDERS, Settings
 
@@ -38,26 +38,30 @@ LAST_TURNS = 10
 
 
 class Orders(NamedTuple):
-    """What the parent wants; `listeners`, `control` and `scoreboard` are descriptors.
+    """What the parent wants; `listeners`, `passing`, `control` and `scoreboard` are descriptors.
 
-    `session_key` is shared by all workers of this server, for sessions where there is no master key.
+    `passing` are the ends of a socket pair: what another process of this number gives up comes out of the second.
+    `session_key` is shared by all workers of this server, for sessions where there is no master key. `successor`:
+    another process serves until this one does.
     """
 
     number: int
     settings: Settings
     listeners: list[int]
+    passing: tuple[int, int]
     control: int
     scoreboard: int
+    row: int
     session_key: str
+    successor: bool
 
 
 def read_orders() -> Orders:
     """Take the orders out of the environment, and keep the descriptors from programs that the user's code starts."""
     words = json.loads(os.environ.pop(ORDERS))
-    settings = Settings(words["settings"], words["sources"])
-    fds = words["listeners"], words["control"], words["scoreboard"]
-    orders = Orders(words["number"], settings, *fds, words["session_key"])
-    for fd in (*orders.listeners, orders.control, orders.scoreboard):
+    words["settings"] = Settings(words["settings"], words.pop("sources"))
+    orders = Orders(**words)
+    for fd in (*orders.listeners, *orders.passing, orders.control, orders.scoreboard):
         os.set_inheritable(fd, False)
     return orders
 
@@ -202,9 +206,13 @@ class Worker:
         self.loop = loop
         self.reloader = reload.Reloader(self)
         self.link = link.Link(
-            loop, orders.control, orders.number, self.settings.workers, self.lose_parent, self.reloader.hear
+            loop, orders.control, orders.number, self.settings.workers, self.lose_parent, self.reloader.hear, self.leave
         )
         self.stop = asyncio.Event()
+        # Another process serves in this one's place: what this one has is handed over.
+        self.leaving = False
+        # When what is under way is cut; 0: the end has not begun.
+        self.deadline = 0.0
         # The task that runs the on_start hooks, while it does.
         self.starting: asyncio.Task[None] | None = None
         self.care: content.Care | None = None
@@ -221,6 +229,8 @@ class Worker:
         self.engine: Engine
         self.served: reload.Served
         self.listeners: list[int] = []
+        self.taker: passing.Taker | None = None
+        self.wear: wear.Wear | None = None
         self.modules: modules.Modules | None = None
 
     def run(self) -> int:
@@ -238,7 +248,10 @@ class Worker:
         except asyncio.CancelledError:  # told to stop while starting
             return 0
         except LoadError as error:
-            return say_why(error)
+            if not self.orders.successor:
+                return say_why(error)
+            self.link.failed(str(error), error.traceback or "")
+            return EXIT_CANNOT_START
         except Exception as error:
             message = f"the worker failed: {type(error).__name__}: {error}"
             logs.log("critical", message, traceback=logs.traceback_of(error))
@@ -257,9 +270,11 @@ class Worker:
             self.starting = self.loop.create_task(start)
             await self.starting
             await self.stop.wait()
-            for each in (self.care, self.watch):
+            for each in (self.care, self.watch, self.wear, self.taker):
                 if each is not None:
                     each.close()
+            if self.leaving:
+                await self.hand_over(engine)
             await self.drain(engine)
         finally:
             if self.modules is not None:
@@ -313,7 +328,7 @@ class Worker:
             worker=self.orders.number,
             # Alone, take what there is; among others one a turn, so that an idle worker wins over a busy one.
             accept_batch=16 if self.settings.workers == 1 else 1,
-            scoreboard=scoreboard.attach(self.orders.scoreboard, self.orders.number),
+            scoreboard=scoreboard.attach(self.orders.scoreboard, self.orders.row),
             socket_type=streams.Socket,
             report=report,
         )
@@ -406,6 +421,8 @@ class Worker:
             os.close(fd)  # the engine has its own: a second one would keep the port open while draining
             self.listeners.append(listener)
             self.call_on_init(program, listener)
+        self.taker = passing.Taker(engine, self.orders.passing[1], self.loop)
+        self.wear = wear.Wear(self.settings, engine, self.loop, self.link.ask_for_another)
         self.link.ready(VERSION, loop_name(self.loop), POLLER)
 
     def lose_parent(self) -> None:
@@ -416,6 +433,11 @@ class Worker:
         signal.setitimer(signal.ITIMER_REAL, self.settings.grace + HOOK_TIME)
         self.begin_to_stop()
 
+    def leave(self) -> None:
+        """Another process serves in this one's place."""
+        self.leaving = True
+        self.begin_to_stop()
+
     def begin_to_stop(self) -> None:
         """Serve no longer; a start that is under way is given up."""
         self.stop.set()
@@ -423,11 +445,23 @@ class Worker:
             self.starting.cancel()
         self.reloader.stop()
 
+    async def hand_over(self, engine: Engine) -> None:
+        """Accept no more, and give each connection to the process that serves now, as soon as it is idle."""
+        engine.close_listeners()
+        self.deadline = self.loop.time() + self.settings.grace
+        giver = passing.Giver(engine, self.orders.passing[0], self.loop)
+        while self.loop.time() < self.deadline:
+            giver.give()
+            if not (engine.connections or engine.tasks or giver.waiting):
+                break
+            await asyncio.sleep(DRAIN_LOOK)
+        giver.close()
+
     async def drain(self, engine: Engine) -> None:
         """Accept no more, and wait for what is under way as long as the grace allows."""
         engine.drain()
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.settings.grace
+        deadline = self.deadline or loop.time() + self.settings.grace
         while engine.connections or engine.tasks:
             left = deadline - loop.time()
             if left <= 0:
@@ -450,9 +484,9 @@ def main() -> None:
     """Entry point of the process."""
     # Ctrl+C reaches every process of the terminal; it is for the parent, which then says what to do. The parent
     # started this process with the signal blocked, so that it does no harm until here.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGHUP))
+    for number in slots.IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, slots.IGNORED)
     gc.disable()  # until the program is loaded: imports make no garbage worth looking for
     orders = read_orders()
     logs.set_worker(orders.number)
