@@ -42,6 +42,7 @@ SERVER: tuple[str, ...] = (
     "http1.c",
     "input.c",
     "output.c",
+    "passing.c",
     "query.c",
     "raw.c",
 )
@@ -58,6 +59,7 @@ PROGRAMS = {
     "handle": Program(("test_handle.c",), ()),  # it includes handle.c, to make its memory fail
     "raw": Program(("test_raw.c", "raw_program.c"), SERVER),
     "raw_http": Program(("test_raw_http.c", "raw_program.c"), SERVER),
+    "passing": Program(("test_passing.c", "raw_program.c"), SERVER),
 }
 if LINUX:
     PROGRAMS["epoll"] = Program(("test_poller.c",), ("poller_epoll.c",))

@@ -339,6 +339,28 @@ class Engine:
         """Accept from a bound, listening socket. The engine duplicates the descriptor, and returns its own."""
     def drain(self) -> None:
         """Accept what is queued, close the listeners and idle connections; answer the rest with `Connection: close`."""
+    def close_listeners(self) -> None:
+        """Accept no more, not even what is queued, which is for others that listen. Connections go on as before."""
+    def give_away(self, max_bytes: int, most: int, /) -> list[tuple[int, bytes, int]]:
+        """Take away connections that are between two requests: descriptors, unread bytes, and flags for `adopt`.
+
+        `most` of them. Fewer: these were all, for now. Each is looked at once until then, however many are busy; the
+        next call begins a new round. They are open, nothing watches them, and they are the caller's.
+
+        Not given: raw connections, those with more than `max_bytes` unread (or 65536), whose client has hung up, or that
+        are about to end. Raises RuntimeError where the engine is at work: in handlers, hooks and callbacks of sockets.
+        """
+    def adopt(self, fd: int, data: bytes | bytearray | memoryview, flags: int, /) -> None:
+        """Make a connection of a descriptor that was given away, here or by another process's engine.
+
+        `data` is read before what is in the socket. Flags: 1, it has had no request yet, so it goes the way of one just
+        accepted (a raw program, protocols); 2, it is known to be HTTP. It runs in a later turn of the loop, and its
+        timeouts begin anew. It is not counted as accepted, for that was counted where it was; and it is taken beyond
+        `max_connections`, too: then none is accepted until there are fewer.
+
+        Raises OSError (no connected stream socket), ValueError (unknown flags, more than 65536 bytes), RuntimeError (the
+        engine is closed): the descriptor stays the caller's.
+        """
     def close(self) -> None:
         """Close everything at once; tasks of handlers are cancelled, but for those that took their connection over."""
     @property

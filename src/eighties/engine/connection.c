@@ -116,6 +116,7 @@ conn *conn_make(server *s, bool own) {
 
 static void unlink_conn(conn *c) {
   server *s = c->server;
+  if (s->passing == c) s->passing = c->next;
   if (c->prev) c->prev->next = c->next;
   else s->conns = c->next;
   if (c->next) c->next->prev = c->prev;
@@ -147,14 +148,14 @@ void conn_unref(conn *c) {
   free(c);
 }
 
-void conn_close(conn *c) {
+static void end(conn *c, bool and_close) {
   server *s = c->server;
   if (c->in == IN_CLOSED) return;
   conn_ref(c);
   conn_set_in(c, IN_CLOSED);
   if (!c->pending) {
     poller_del(s->poller, c->fd);
-    close(c->fd);
+    if (and_close) close(c->fd);
   }
   c->fd = -1;
   unlink_conn(c);
@@ -172,6 +173,14 @@ void conn_close(conn *c) {
   server_conn_gone(s);
   c->refs--; /* the open connection's own reference; ours goes last */
   conn_unref(c);
+}
+
+void conn_close(conn *c) { end(c, true); }
+
+int conn_give(conn *c) {
+  int fd = c->fd;
+  end(c, false);
+  return fd;
 }
 
 static void enqueue(conn *c) {

@@ -57,6 +57,7 @@
 #define FIRST_BYTES 512             /* what protocols may look at to tell whether a connection is theirs */
 #define RAW_QUEUE_BYTES (64 * 1024 * 1024) /* output held for a raw connection; a further write closes it */
 #define RAW_HOLD_BYTES (64 * 1024)         /* more than this at once, and the program is told when it is sent */
+#define PASSED_BYTES SCRATCH_BYTES         /* unread bytes that go along with a connection to another process */
 #define HANDLE_SLOT_BITS 24 /* raw connections at one time: 16 million; the rest of a handle is its generation */
 
 typedef struct {
@@ -321,6 +322,7 @@ void conn_copy_peer(conn *c, const struct sockaddr *peer);
 void conn_ref(conn *c);
 void conn_unref(conn *c);
 void conn_close(conn *c); /* at once */
+int conn_give(conn *c); /* as conn_close, but its descriptor stays open and is the caller's; not one that is pending */
 void conn_set_in(conn *c, in_state state);
 void conn_set_out(conn *c, out_state state);
 void conn_check(const conn *c); /* asserts the invariants in builds with EIGHTIES_CHECK */
@@ -445,6 +447,7 @@ struct server {
   listener *listeners;
   const router *router;
   conn *conns;              /* all */
+  conn *passing;            /* where server_give_away goes on; NULL: at the beginning */
   conn *ready, *ready_last; /* to be run */
   unsigned n_conns, n_refused;
   unsigned conns_alive; /* with those that are closed but still referenced; for leak checks */
@@ -481,11 +484,32 @@ void server_poll(server *s);
 void server_run(server *s, conn *c); /* one connection, outside of server_poll: whatever else is ready waits for that */
 void server_wake(server *s);         /* have server_poll called soon */
 void server_drain(server *s);
-void server_close(server *s); /* every connection and listener, at once */
+void server_close_listeners(server *s); /* accept no more, not even what is queued; connections go on */
+void server_close(server *s);           /* every connection and listener, at once */
 bool server_over_budget(server *s);
 void server_touch_clock(server *s);
 void server_conn_gone(server *s); /* a descriptor is free again */
 void server_tick_on(server *s);
 uint64_t clock_ns(void);
+
+/* ---- passing.c: connections that go on in another process, which gets the descriptor by SCM_RIGHTS ---- */
+
+/* What must be known of one there. The numbers go from version to version: they are not to be changed. */
+enum { PASSED_FRESH = 1, PASSED_KNOWN = 2, PASSED_FLAGS = 3 }; /* conn.fresh, conn.known */
+
+typedef struct {
+  int fd;      /* the caller's; open, and no process watches it */
+  bytes input; /* read, and not yet used; the caller's */
+  unsigned flags;
+} passed;
+
+/* Take away the next connection that is between two requests, with `most` unread bytes at most. False: the round is over,
+ * and the next call begins another; so who asks until then looks at each once, however many are busy. Never under
+ * server_poll: false. */
+bool server_give_away(server *s, size_t most, passed *p);
+/* Make a connection of a descriptor, `unread` coming before what is in the socket. It is not counted as accepted, and taken
+ * even beyond max_connections: accepting makes good for that. It runs under the next server_poll, and its deadlines begin
+ * anew. False: errno says why (ESHUTDOWN: the server is closed); the descriptor is still the caller's. */
+bool server_adopt(server *s, int fd, span unread, unsigned flags);
 
 #endif

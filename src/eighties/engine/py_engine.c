@@ -467,6 +467,55 @@ static PyObject *engine_close(PyObject *self, PyObject *Py_UNUSED(none)) {
   Py_RETURN_NONE;
 }
 
+static PyObject *engine_close_listeners(PyObject *self, PyObject *Py_UNUSED(none)) {
+  server_close_listeners(((engine_object *)self)->server);
+  Py_RETURN_NONE;
+}
+
+/* A tuple of it, into the list; the descriptor goes back, or is closed, where that fails. */
+static int add_passed(server *s, PyObject *list, passed *p) {
+  PyObject *item = Py_BuildValue("iy#I", p->fd, p->input.at ? p->input.at : "", (Py_ssize_t)p->input.len, p->flags);
+  int result = item ? PyList_Append(list, item) : -1;
+  if (result < 0 && !server_adopt(s, p->fd, (span){p->input.at, p->input.len}, p->flags)) close(p->fd);
+  bytes_clear(&p->input);
+  Py_XDECREF(item);
+  return result;
+}
+
+static PyObject *engine_give_away(PyObject *self, PyObject *args) {
+  server *s = ((engine_object *)self)->server;
+  Py_ssize_t max_bytes, most;
+  if (!PyArg_ParseTuple(args, "nn:give_away", &max_bytes, &most)) return NULL;
+  if (max_bytes < 0 || most < 0) return PyErr_Format(PyExc_ValueError, "max_bytes and most are not negative");
+  if (s->polling) return PyErr_Format(PyExc_RuntimeError, "give_away: the engine is at work; call it from the loop");
+  PyObject *list = PyList_New(0);
+  passed p;
+  while (list && PyList_GET_SIZE(list) < most && server_give_away(s, (size_t)max_bytes, &p)) {
+    if (add_passed(s, list, &p) == 0) continue;
+    if (PyList_GET_SIZE(list)) PyErr_Clear(); /* those in the list must not be lost */
+    else Py_CLEAR(list);
+    break;
+  }
+  return list;
+}
+
+static PyObject *engine_adopt(PyObject *self, PyObject *args) {
+  server *s = ((engine_object *)self)->server;
+  int fd;
+  unsigned flags;
+  Py_buffer data;
+  if (!PyArg_ParseTuple(args, "iy*I:adopt", &fd, &data, &flags)) return NULL;
+  PyObject *result = NULL;
+  if (s->shut) PyErr_SetString(PyExc_RuntimeError, "the engine is closed");
+  else if (flags & ~(unsigned)PASSED_FLAGS)
+    PyErr_Format(PyExc_ValueError, "flags %u are not those of give_away", flags);
+  else if (data.len > PASSED_BYTES) PyErr_Format(PyExc_ValueError, "more than %d unread bytes", PASSED_BYTES);
+  else if (!server_adopt(s, fd, (span){data.buf, (size_t)data.len}, flags)) PyErr_SetFromErrno(PyExc_OSError);
+  else result = Py_NewRef(Py_None);
+  PyBuffer_Release(&data);
+  return result;
+}
+
 static PyObject *engine_stats(PyObject *self, PyObject *Py_UNUSED(none)) {
   const server *s = ((engine_object *)self)->server;
   const uint64_t *n = s->counters;
@@ -493,6 +542,9 @@ static PyMethodDef methods[] = {
     {"set_hooks", (PyCFunction)(void (*)(void))engine_set_hooks, METH_FASTCALL, "The program's raw callbacks."},
     {"set_protocols", engine_set_protocols, METH_O, "What tells protocols apart by their first bytes."},
     {"drain", engine_drain, METH_NOARGS, "Stop accepting, close idle connections, end the others with their answers."},
+    {"close_listeners", engine_close_listeners, METH_NOARGS, "Accept no more; connections go on."},
+    {"give_away", engine_give_away, METH_VARARGS, "Take away connections that are between two requests."},
+    {"adopt", engine_adopt, METH_VARARGS, "Make a connection of one that another process has given away."},
     {"close", engine_close, METH_NOARGS, "Close everything at once."},
     {"stats", engine_stats, METH_NOARGS, "Counters."},
     {NULL, NULL, 0, NULL},

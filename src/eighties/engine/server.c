@@ -290,7 +290,7 @@ void server_poll(server *s) {
 
 /* ---- stopping ---- */
 
-static void close_listeners(server *s) {
+void server_close_listeners(server *s) {
   while (s->listeners) {
     listener *l = s->listeners;
     s->listeners = l->next;
@@ -298,6 +298,7 @@ static void close_listeners(server *s) {
     close(l->fd);
     free(l);
   }
+  s->accept_paused = false;
 }
 
 void server_drain(server *s) {
@@ -305,7 +306,7 @@ void server_drain(server *s) {
   s->draining = true;
   for (listener *l = s->listeners; l; l = l->next)
     for (int i = 0; i < DRAIN_ACCEPTS && accept_one(s, l); i++) continue;
-  close_listeners(s);
+  server_close_listeners(s);
   for (conn *c = s->conns; c; c = c->next) {
     conn_drain(c);
     conn_arm(c);
@@ -315,7 +316,7 @@ void server_drain(server *s) {
 
 void server_close(server *s) {
   s->draining = s->shut = true;
-  close_listeners(s);
+  server_close_listeners(s);
   while (s->conns) conn_close(s->conns);
   while (s->ready) { /* only the list's references are left, and the word to raw connections that they are over */
     conn *c = s->ready;
