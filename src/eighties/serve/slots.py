@@ -36,14 +36,16 @@ SERVING, COMING, LEAVING = "serving", "coming", "leaving"
 
 
 class Process:
-    """A worker's process. `row`: of the scoreboard. `ready`: it serves, or has served."""
+    """A worker's process. `row`: of the scoreboard. `successor`: a round of whole processes waits for it. `ready`: it
+    serves, or has served."""
 
-    __slots__ = ("failure", "line", "pid", "ready", "row", "since", "unanswered", "until")
+    __slots__ = ("failure", "line", "pid", "ready", "row", "since", "successor", "unanswered", "until")
 
-    def __init__(self, pid: int, line: Line, row: int) -> None:
+    def __init__(self, pid: int, line: Line, row: int, successor: bool = False) -> None:
         self.pid = pid
         self.line = line
         self.row = row
+        self.successor = successor
         self.since = time.monotonic()
         self.ready = False
         # When it is killed in any case: one that does not start, one that does not end.
@@ -71,7 +73,7 @@ class Slot:
         self.serving: Process | None = None
         self.coming: Process | None = None
         self.leaving: Process | None = None
-        # One is to come as soon as the one that leaves is gone.
+        # A round waits for a process that is yet to be started: when the one that leaves is gone, or when it is due.
         self.successor_wanted = False
         self.delay = 0.0
         self.due: float | None = None

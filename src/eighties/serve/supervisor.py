@@ -138,7 +138,8 @@ class Supervisor:
         """Start a process that serves in a place where none does."""
         slot.due = None
         try:
-            slot.serving = self._spawn(slot, self.mail.lines[slot.number])
+            slot.serving = self._spawn(slot, self.mail.lines[slot.number], slot.successor_wanted)
+            slot.successor_wanted = False
         except OSError as error:  # out of processes or memory: like a worker that ended at once
             now = time.monotonic()
             pause = slot.plan_restart(now, now)
@@ -147,11 +148,11 @@ class Supervisor:
     def _replace(self, number: int) -> None:
         """Have a fresh process take a place: `rounds` hears what comes of it."""
         slot = self.slots[number]
-        if slot.leaving is not None:
+        if slot.serving is None:
             slot.successor_wanted = True
-        elif slot.serving is None:
-            if slot.coming is None:
-                slot.due = time.monotonic()
+            slot.due = time.monotonic()
+        elif slot.leaving is not None:
+            slot.successor_wanted = True
         else:
             try:
                 slot.coming = self._spawn(slot, self.mail.new_line(number), successor=True)
@@ -171,11 +172,11 @@ class Supervisor:
             "scoreboard": self.scoreboard,
             "row": row,
             "session_key": self.session_key,
-            "successor": successor,
+            "successor": successor and slot.serving is not None,
         }
         pid, control = spawn(orders)
         self.mail.connect(line, control)
-        return Process(pid, line, row)
+        return Process(pid, line, row, successor)
 
     def _take_over(self, slot: Slot) -> None:
         """The process that was to come serves: the other one hands its connections over, and leaves."""
@@ -291,8 +292,9 @@ class Supervisor:
         process.ready = True
         if process is slot.coming:
             self._take_over(slot)
-        if self.announced:
+        if process.successor:
             self.rounds.replaced(slot.number)
+        if self.announced:
             return
         self.announced = True
         self._begin_to_watch()
@@ -352,7 +354,7 @@ class Supervisor:
         elif place == LEAVING:
             if code:
                 logs.log("error", f"{end}, while it left")
-            if slot.successor_wanted:
+            if slot.successor_wanted and slot.serving is not None:
                 slot.successor_wanted = False
                 self._replace(slot.number)
         else:
@@ -361,8 +363,9 @@ class Supervisor:
     def _go_on_without(self, slot: Slot, process: Process, code: int, end: str) -> None:
         """One that served, or was to serve, has ended."""
         now = time.monotonic()
+        failure = process.failure or (f"{end}, before it could serve", "")
         if slot.serving is not None:  # it was to take the other's place
-            self.rounds.not_replaced(slot.number, *(process.failure or (f"{end}, before it could serve", "")))
+            self.rounds.not_replaced(slot.number, *failure)
             return
         if slot.coming is not None:
             what = "the one that was to take its place starts"
@@ -371,8 +374,8 @@ class Supervisor:
             what = f"a new one starts in {pause:g} s" if pause else "a new one starts now"
         logs.log("error" if code else "warning", f"{end}; {what}")
         self.rounds.died(slot.number)
-        if not process.ready and not slot.successor_wanted:
-            self.rounds.not_replaced(slot.number, f"{end}, before it could serve")
+        if process.successor and not process.ready:
+            self.rounds.not_replaced(slot.number, *failure)
 
     # ---- what is due ----
 

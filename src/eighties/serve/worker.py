@@ -421,8 +421,10 @@ class Worker:
             os.close(fd)  # the engine has its own: a second one would keep the port open while draining
             self.listeners.append(listener)
             self.call_on_init(program, listener)
-        self.taker = passing.Taker(engine, self.orders.passing[1], self.loop)
-        self.wear = wear.Wear(self.settings, engine, self.loop, self.link.ask_for_another)
+        # Not in this context: what the hooks have set in it is not to live longer than the program.
+        run = self.context.copy().run
+        self.taker = run(passing.Taker, engine, self.orders.passing[1], self.loop)
+        self.wear = run(wear.Wear, self.settings, engine, self.loop, self.link.ask_for_another)
         self.link.ready(VERSION, loop_name(self.loop), POLLER)
 
     def lose_parent(self) -> None:
