@@ -193,6 +193,36 @@ static conn *some_conn(unsigned n) {
   return c;
 }
 
+/* A connection leaves for another process, which is this one, and comes back when the fuzzer says so. The descriptor is
+ * another one then, as SCM_RIGHTS makes it. */
+static passed away = {.fd = -1};
+
+static void come_back(void) {
+  if (away.fd < 0) return;
+  int fd = dup(away.fd), left = memory_left;
+  span unread = {away.input.at, away.input.len};
+  if (fd < 0) abort();
+  close(away.fd);
+  bool done = server_adopt(s, fd, unread, away.flags);
+  memory_left = -1;
+  if (!done) done = server_adopt(s, fd, unread, away.flags); /* a failure for want of memory has changed nothing */
+  memory_left = left;
+  assert(done || s->shut);
+  if (!done) close(fd);
+  bytes_clear(&away.input);
+  away.fd = -1;
+}
+
+static void pass_on(size_t most) {
+  unsigned before = s->n_conns;
+  if (away.fd >= 0) {
+    come_back();
+  } else if (server_give_away(s, most, &away)) {
+    assert(!s->polling && away.fd >= 0 && away.input.len <= most && s->n_conns == before - 1);
+    touch((span){away.input.at, away.input.len});
+  }
+}
+
 /* What a handler may do besides its answer. */
 static void meddle(unsigned how) {
   conn *c = some_conn(how >> 4);
@@ -211,7 +241,9 @@ static void meddle(unsigned how) {
     break;
   case 6:
     if (how > 0xe0) server_close(s);
+    else if (how > 0xd0) server_close_listeners(s);
     break;
+  case 7: pass_on(PASSED_BYTES); break; /* within a handler one may come back, and none is given away */
   default: break;
   }
 }
@@ -573,7 +605,10 @@ static void server_step(unsigned how) {
     if (how & 64) memory_left = how >> 7 ? (int)(step() % 16) : -1;
     else accept_error = how >> 7 ? EMFILE : 0;
     break;
-  default: short_sends = how & 8; break;
+  default:
+    if (how & 16) pass_on(how & 32 ? 0 : how & 64 ? 20 : PASSED_BYTES);
+    else short_sends = how & 8;
+    break;
   }
 }
 
@@ -641,6 +676,7 @@ static void read_all(void) {
 static void settle(void) {
   memory_left = -1;
   accept_error = 0;
+  come_back();
   for (unsigned second = 0; s->n_conns; second++) {
     assert(second < MOST_SECONDS);
     poll_until_quiet();
