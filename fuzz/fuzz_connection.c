@@ -39,6 +39,7 @@
 
 static const uint8_t *front, *back;
 static bool drains; /* the server is told to stop at the end */
+static bool passes; /* until then all that is idle leaves and comes back again and again */
 
 static unsigned step(void) { return front < back ? *front++ : 0; }
 
@@ -220,6 +221,15 @@ static void pass_on(size_t most) {
   } else if (server_give_away(s, most, &away)) {
     assert(!s->polling && away.fd >= 0 && away.input.len <= most && s->n_conns == before - 1);
     touch((span){away.input.at, away.input.len});
+  }
+}
+
+static void pass_all(void) {
+  if (!passes) return;
+  come_back();
+  for (unsigned n = s->n_conns; n; n--) {
+    pass_on(PASSED_BYTES);
+    come_back();
   }
 }
 
@@ -521,6 +531,7 @@ static void poll_once(void) {
 /* It must come to rest: an outer loop would spin else. */
 static void poll_until_quiet(void) {
   int polls = 0;
+  pass_all();
   while (!quiet()) {
     poll_once();
     assert(++polls < MOST_POLLS);
@@ -649,6 +660,7 @@ static bool begin(unsigned a, unsigned b) {
   wake_wanted = false;
   small_buffers = b & 32;
   drains = b & 64;
+  passes = b & 128;
   n_closers = 0;
   for (int i = 0; i < CLIENTS; i++) clients[i].fd = -1;
   s = server_new(&l, &calls, NULL, b & 8 ? "80s" : "");
@@ -676,6 +688,7 @@ static void read_all(void) {
 static void settle(void) {
   memory_left = -1;
   accept_error = 0;
+  passes = false; /* with each move deadlines begin anew */
   come_back();
   for (unsigned second = 0; s->n_conns; second++) {
     assert(second < MOST_SECONDS);
