@@ -39,6 +39,7 @@
 
 static const uint8_t *front, *back;
 static bool drains; /* the server is told to stop at the end */
+static bool passes; /* until then all that is idle leaves and comes back again and again */
 
 static unsigned step(void) { return front < back ? *front++ : 0; }
 
@@ -193,6 +194,45 @@ static conn *some_conn(unsigned n) {
   return c;
 }
 
+/* A connection leaves for another process, which is this one, and comes back when the fuzzer says so. The descriptor is
+ * another one then, as SCM_RIGHTS makes it. */
+static passed away = {.fd = -1};
+
+static void come_back(void) {
+  if (away.fd < 0) return;
+  int fd = dup(away.fd), left = memory_left;
+  span unread = {away.input.at, away.input.len};
+  if (fd < 0) abort();
+  close(away.fd);
+  bool done = server_adopt(s, fd, unread, away.flags);
+  memory_left = -1;
+  if (!done) done = server_adopt(s, fd, unread, away.flags); /* a failure for want of memory has changed nothing */
+  memory_left = left;
+  assert(done || s->shut);
+  if (!done) close(fd);
+  bytes_clear(&away.input);
+  away.fd = -1;
+}
+
+static void pass_on(size_t most) {
+  unsigned before = s->n_conns;
+  if (away.fd >= 0) {
+    come_back();
+  } else if (server_give_away(s, most, &away)) {
+    assert(!s->polling && away.fd >= 0 && away.input.len <= most && s->n_conns == before - 1);
+    touch((span){away.input.at, away.input.len});
+  }
+}
+
+static void pass_all(void) {
+  if (!passes) return;
+  come_back();
+  for (unsigned n = s->n_conns; n; n--) {
+    pass_on(PASSED_BYTES);
+    come_back();
+  }
+}
+
 /* What a handler may do besides its answer. */
 static void meddle(unsigned how) {
   conn *c = some_conn(how >> 4);
@@ -211,7 +251,9 @@ static void meddle(unsigned how) {
     break;
   case 6:
     if (how > 0xe0) server_close(s);
+    else if (how > 0xd0) server_close_listeners(s);
     break;
+  case 7: pass_on(PASSED_BYTES); break; /* within a handler one may come back, and none is given away */
   default: break;
   }
 }
@@ -489,6 +531,7 @@ static void poll_once(void) {
 /* It must come to rest: an outer loop would spin else. */
 static void poll_until_quiet(void) {
   int polls = 0;
+  pass_all();
   while (!quiet()) {
     poll_once();
     assert(++polls < MOST_POLLS);
@@ -573,7 +616,10 @@ static void server_step(unsigned how) {
     if (how & 64) memory_left = how >> 7 ? (int)(step() % 16) : -1;
     else accept_error = how >> 7 ? EMFILE : 0;
     break;
-  default: short_sends = how & 8; break;
+  default:
+    if (how & 16) pass_on(how & 32 ? 0 : how & 64 ? 20 : PASSED_BYTES);
+    else short_sends = how & 8;
+    break;
   }
 }
 
@@ -614,6 +660,7 @@ static bool begin(unsigned a, unsigned b) {
   wake_wanted = false;
   small_buffers = b & 32;
   drains = b & 64;
+  passes = b & 128;
   n_closers = 0;
   for (int i = 0; i < CLIENTS; i++) clients[i].fd = -1;
   s = server_new(&l, &calls, NULL, b & 8 ? "80s" : "");
@@ -641,6 +688,8 @@ static void read_all(void) {
 static void settle(void) {
   memory_left = -1;
   accept_error = 0;
+  passes = false; /* with each move deadlines begin anew */
+  come_back();
   for (unsigned second = 0; s->n_conns; second++) {
     assert(second < MOST_SECONDS);
     poll_until_quiet();

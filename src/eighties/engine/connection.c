@@ -64,7 +64,7 @@ void conn_check(const conn *c) {
   assert((c->output.first == NULL) == (c->output.last == NULL));
   assert((c->input.at == NULL) == (c->input.len == 0));
   if (c->in == IN_CLOSED) {
-    assert(c->fd < 0 && !c->timer.next && !c->output.first && !c->input.at && !c->body.at);
+    assert(c->fd < 0 && c->server->passing != c && !c->timer.next && !c->output.first && !c->input.at && !c->body.at);
     assert(!c->exchange || (c->out == OUT_RAW && c->ready)); /* its end is still to be told */
     assert(!handle_find(&c->server->handles, c->handle));
     return;

@@ -447,7 +447,7 @@ struct server {
   listener *listeners;
   const router *router;
   conn *conns;              /* all */
-  conn *passing;            /* where server_give_away goes on; NULL: at the beginning */
+  conn *passing;            /* where server_give_away goes on, within a round */
   conn *ready, *ready_last; /* to be run */
   unsigned n_conns, n_refused;
   unsigned conns_alive; /* with those that are closed but still referenced; for leak checks */
@@ -457,6 +457,7 @@ struct server {
   bool sniffing;       /* up->sniff looks at their first bytes */
   bool shut;           /* server_close was called: nothing is opened any more */
   bool woken;          /* up->wake was called, and server_poll not yet */
+  bool in_round;       /* of server_give_away */
   bool alone;          /* server_run is at work: no raw connection is told anything */
   uint32_t now;        /* monotonic second, read once a turn */
   uint64_t budget_end; /* monotonic ns */

@@ -23,9 +23,10 @@ static bool can_pass(const conn *c, size_t most) {
 bool server_give_away(server *s, size_t most, passed *p) {
   if (s->polling) return false; /* who is being run looks at its connection again when its callbacks return */
   if (most > PASSED_BYTES) most = PASSED_BYTES;
-  conn *c = s->passing ? s->passing : s->conns;
+  conn *c = s->in_round ? s->passing : s->conns;
   while (c && !can_pass(c, most)) c = c->next;
   s->passing = c; /* conn_give moves it on */
+  s->in_round = c != NULL;
   if (!c) return false;
   *p = (passed){.input = c->input, .flags = (c->fresh ? PASSED_FRESH : 0) | (c->known ? PASSED_KNOWN : 0)};
   c->input = (bytes){0};
