@@ -18,7 +18,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import post
-from . import content, link, logs, modules, reload, watch
+from . import content, link, logs, modules, reload, slow, watch
 from .loader import Entry, EntryError, LoadError, Program, load, locate, own_of
 from .settings import EXIT_CANNOT_START, EXIT_ERROR, HOOK_TIME, ORDERS, Settings
 
@@ -208,6 +208,7 @@ class Worker:
         # The task that runs the on_start hooks, while it does.
         self.starting: asyncio.Task[None] | None = None
         self.care: content.Care | None = None
+        self.slow = slow.SlowWatch(loop, self.settings.slow_handler, lambda path: self.own.has(path))
         # The first worker watches for all.
         self.watches = self.settings.reload and orders.number == 0
         self.natives = self.settings.modules.split(",") if self.settings.modules else []
@@ -262,6 +263,7 @@ class Worker:
                     each.close()
             await self.drain(engine)
         finally:
+            self.slow.stop()
             if self.modules is not None:
                 self.modules.unload()
             self.link.stop()  # on_message may use the engine
@@ -336,6 +338,7 @@ class Worker:
         self.listen(program, engine)
         self.take_care()
         self.reloader.begin()
+        self.slow.begin()
         if self.watches:
             broken, ask = self.reloader.is_broken, self.link.ask
             self.watch = watch.Watch(self.own, self.site_root, broken, ask, self.seen, self.natives)
