@@ -14,7 +14,7 @@ import select
 import sys
 import time
 
-from . import frames, logs, mail, pidfile, rounds, scoreboard
+from . import frames, logs, mail, notify, pidfile, rounds, scoreboard
 from .listeners import BindError, bind
 from .settings import EXIT_CANNOT_START, EXIT_ERROR, HOOK_TIME, ORDERS, master_key
 
@@ -71,6 +71,7 @@ class Supervisor:
         self.poll = select.poll()
         self.mail = mail.Exchange(settings.workers, self.poll)
         self.rounds = rounds.Rounds(self.mail, lambda: [slot.number for slot in self.slots if slot.pid])
+        self.notify = notify.Notify(os.environ)
         self.has_terminal = has_terminal()
         self.under_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         self.signals, self.wakeup = self._catch_signals()
@@ -96,6 +97,7 @@ class Supervisor:
                     self._hear_worker(fd, events)
             self._reap()
             self._act_when_due()
+            self.notify.follow(self.rounds.due is not None)
         for listener in self._listeners():
             listener.close()
         return self.exit_code
@@ -143,7 +145,8 @@ class Supervisor:
 
     def _wait_time(self) -> float | None:
         """Milliseconds until something is due; None: until something happens."""
-        dues = [due for due in (self.kill_at, self.rounds.due, *(slot.due for slot in self.slots)) if due is not None]
+        others = self.kill_at, self.rounds.due, self.notify.due
+        dues = [due for due in (*others, *(slot.due for slot in self.slots)) if due is not None]
         # Rounded up: a poll that wakes a little early would spin.
         return max(0, int((min(dues) - time.monotonic()) * 1000) + 1) if dues else None
 
@@ -164,6 +167,7 @@ class Supervisor:
             if not self.under_nohup and not self.stop_signal:
                 self._stop(signal.SIGHUP)
         elif not self.stop_signal:
+            self.notify.reloading()
             self.rounds.ask(frames.PROGRAM, {})
 
     def _hear_worker(self, fd: int, events: int) -> None:
@@ -211,6 +215,7 @@ class Supervisor:
         """Say that the server serves, and where."""
         # With --reuseport several sockets have one address.
         urls = list(dict.fromkeys(listener.url for listener in self._listeners()))
+        self.notify.ready(f"serving at {', '.join(urls)}")
         if logs.is_terminal():
             logs.write(banner(self.settings, self.entry, urls, f"{version}, {loop}, {poller}"))
             return
@@ -265,6 +270,7 @@ class Supervisor:
             if slot.due is not None and slot.due <= now and self.exit_code is None:
                 self._start(slot)
         self.rounds.look(now)
+        self.notify.look(now)
         if self.kill_at is not None and self.kill_at <= now:
             late = [str(slot.number) for slot in self.slots if slot.pid]
             logs.log("error", f"worker {', '.join(late)} did not end in time and is killed")
@@ -273,6 +279,7 @@ class Supervisor:
     def _stop(self, number: int, why: str = "") -> None:
         """Begin the end: our sockets first, so that they close when the workers have closed theirs."""
         self.stop_signal = number
+        self.notify.stopping()
         for listener in self._listeners():
             listener.close()
         for slot in self.slots:
