@@ -61,9 +61,10 @@ class _Step(NamedTuple):
 class _Question:
     """Put to the loop, which answers when it comes round."""
 
-    __slots__ = ("answered",)
+    __slots__ = ("answered", "asked")
 
     def __init__(self) -> None:
+        self.asked = False
         self.answered: float | None = None
 
     def answer(self) -> None:
@@ -75,8 +76,8 @@ class _Incident:
 
     __slots__ = ("began", "blocked", "lost", "place", "question", "told")
 
-    def __init__(self, question: _Question, blocked: float) -> None:
-        self.question = question
+    def __init__(self, blocked: float) -> None:
+        self.question = _Question()
         self.blocked = blocked
         self.began = time.monotonic() - blocked
         self.lost = 0.0
@@ -177,17 +178,27 @@ class SlowWatch:
             if incident is not None and incident.question.answered is not None:
                 self._end(incident, incident.question.answered)
                 incident = None
-            if incident is None:
-                if not self._is_in_program():
-                    continue
-                incident = self._ask(counted - self._pause)
-                if incident is None:
-                    return
-            else:
+            if incident is not None:
                 incident.blocked += counted
                 incident.lost += lost
-            if not incident.place and incident.blocked * 1000 > self._threshold:
-                self._report(incident)
+            incident = self._look(incident, counted - self._pause)
+            if incident is not None and not self._ask(incident.question):
+                return
+
+    def _look(self, incident: _Incident | None, blocked: float) -> _Incident | None:
+        """Look at the stack, which may be what an incident begins with, or goes on with.
+
+        A function of its own: frames keep what is in them, and must not be kept until the next look.
+        """
+        steps = self._stack()
+        if incident is None:
+            if not any(step.is_programs() for step in steps):
+                return None
+            incident = _Incident(blocked)
+        # Before the question is put, for that lets the loop's thread go on.
+        if not incident.place and incident.blocked * 1000 > self._threshold:
+            self._report(incident, steps)
+        return incident
 
     def _time_used(self) -> float:
         """CPU seconds of the loop's thread; where they cannot be had, 0."""
@@ -202,23 +213,18 @@ class SlowWatch:
             frame = frame.f_back
         return steps[::-1]
 
-    def _is_in_program(self) -> bool:
-        return any(step.is_programs() for step in self._stack())
+    def _ask(self, question: _Question) -> bool:
+        """Put a question to the loop, once. False: it is closed."""
+        if not question.asked:
+            question.asked = True
+            try:
+                self._loop.call_soon_threadsafe(question.answer)
+            except RuntimeError:
+                return False
+        return True
 
-    def _ask(self, blocked: float) -> _Incident | None:
-        """Put a question to the loop. None: it is closed."""
-        question = _Question()
-        try:
-            self._loop.call_soon_threadsafe(question.answer)
-        except RuntimeError:
-            return None
-        return _Incident(question, blocked)
-
-    def _report(self, incident: _Incident) -> None:
+    def _report(self, incident: _Incident, steps: list[_Step]) -> None:
         """Log where the program is, unless it is not in the program, or the place was logged a moment ago."""
-        steps = self._stack()
-        if incident.question.answered is not None:
-            return
         while steps and not steps[0].is_programs():
             del steps[0]
         while steps and steps[-1].is_ours():
