@@ -52,7 +52,7 @@ def mail(request):
 
 @app.get("/c")
 def in_c(request):
-    return str(sum(range(50_000_000)))  # keeps the lock of the interpreter
+    return str(sum(range(60_000_000)))  # keeps the lock of the interpreter
 
 @app.get("/library")
 def library(request):
