@@ -1,96 +1,149 @@
-"""Clients that keep their connections and check every answer, while a test does something to the server."""
+"""Clients that ask a real server again and again, and the program they ask: for tests of processes and logs."""
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
+import time
 from collections.abc import Callable
-from typing import Self
+from pathlib import Path
 
 from server import PATIENCE, wait_until
 
+PROGRAM = """
+    import asyncio, logging, os, pathlib, time
+    from eighties import App
+    app = App()
+    diary = pathlib.Path("diary")
+
+    def write(line):
+        with diary.open("a") as file:
+            file.write(line + "\\n")
+
+    @app.get("/")
+    def root(request):
+        return "hello"
+
+    @app.get("/pid")
+    def pid(request):
+        return str(os.getpid())
+
+    @app.get("/worker")
+    def worker(request):
+        return str(request.worker)
+
+    @app.get("/slow/{n:int}")
+    async def slow(request, n):
+        write(f"{os.getpid()}")
+        await asyncio.sleep(n / 1000)
+        return f"slow from {os.getpid()}"
+
+    @app.get("/block")
+    def block(request):
+        write("block")
+        time.sleep(1000)
+
+    @app.get("/crash")
+    def crash(request):
+        os._exit(9)
+"""
+LOOPS = ["asyncio", "uvloop"]
+
+
+def ask(address: tuple[str, int] | str, path: str = "/", sent: Callable[[], object] = lambda: None) -> bytes:
+    """One request on a connection of its own; all that came back. `sent` is called when it is on its way."""
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    with socket.socket(family) as connection:
+        connection.settimeout(PATIENCE)
+        connection.connect(address)
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        sent()
+        answer = b""
+        while data := connection.recv(65536):
+            answer += data
+        return answer
+
+
+def whole(answer: bytes) -> bool:
+    """Whether it is a complete 200."""
+    head, end, body = answer.partition(b"\r\n\r\n")
+    length = re.search(rb"\r\nContent-Length: (\d+)", head, re.IGNORECASE)
+    return bool(end and head.startswith(b"HTTP/1.1 200 ") and length and len(body) == int(length[1]))
+
 
 class Crowd:
-    """So many threads, each with a connection on which it asks, reads the whole answer, checks it, and asks again.
+    """Threads that ask again and again, each on a new connection, until told to stop."""
 
-    `paths`: for each thread in turn. `check(path, body)` says whether a body is right. An answer with another status
-    than 200, one that ends its connection, and a connection that fails are wrong: `wrong` lists them. With `again`, a
-    client whose connection is gone makes a new one, and only answers are checked: `lost` counts the connections.
-    """
-
-    def __init__(
-        self,
-        port: int,
-        size: int,
-        check: Callable[[str, bytes], bool],
-        paths: tuple[str, ...] = ("/",),
-        again: bool = False,
-    ) -> None:
-        self.port = port
-        self.check = check
-        self.again = again
-        self.answers = 0
-        self.lost = 0
-        self.wrong: list[object] = []
-        self._going = True
-        self._threads = [
-            threading.Thread(target=self._run, args=(paths[number % len(paths)],)) for number in range(size)
-        ]
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
+    def __init__(self, port: int, path: str, size: int) -> None:
+        self.address = ("127.0.0.1", port)
+        self.path = path
+        self.going = True
+        # When a request had been sent, and what came of it: True, or why not.
+        self.asked: list[tuple[float, object]] = []
+        self.threads = [threading.Thread(target=self._run) for _ in range(size)]
+        for thread in self.threads:
             thread.start()
-        self.wait(1)
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._going = False
-        for thread in self._threads:
+    def _run(self) -> None:
+        while self.going:
+            self.asked.append(self._attempt())
+            if self.asked[-1][1] is not True:
+                time.sleep(0.01)
+
+    def _attempt(self) -> tuple[float, object]:
+        sent = [float("inf")]
+        try:
+            answer = ask(self.address, self.path, lambda: sent.__setitem__(0, time.monotonic()))
+            return sent[0], whole(answer) or answer
+        except OSError as error:
+            return sent[0], error
+
+    def wait_for_more(self, count: int) -> None:
+        """Wait until so many more requests have been answered well."""
+        goal = self.answered() + count
+        wait_until(lambda: self.answered() >= goal, f"{count} more answers")
+
+    def answered(self) -> int:
+        """How many were answered well."""
+        return sum(result is True for _, result in self.asked)
+
+    def failed(self, before: float = float("inf")) -> list[object]:
+        """What became of the others, of those sent before a time."""
+        return [result for sent, result in self.asked if result is not True and sent < before]
+
+    def stop(self) -> None:
+        """Wait for the threads."""
+        self.going = False
+        for thread in self.threads:
             thread.join(PATIENCE)
-        assert not any(thread.is_alive() for thread in self._threads)
-
-    def wait(self, answers: int) -> None:
-        """Wait for so many answers more, or for a wrong one."""
-        wanted = self.answers + answers
-        wait_until(lambda: self.answers >= wanted or self.wrong, f"{answers} answers")
-
-    def _run(self, path: str) -> None:
-        request = f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
-        while self._going:
-            try:
-                with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as client:
-                    while self._going:
-                        client.sendall(request)
-                        self._look(path, *read_answer(client))
-            except (OSError, EOFError) as error:
-                self.lost += 1
-                if not self.again:
-                    self.wrong.append(error)
-                    return
-
-    def _look(self, path: str, head: bytes, body: bytes) -> None:
-        whole = head.startswith(b"HTTP/1.1 200 ") and (self.again or b"connection: close" not in head.lower())
-        if not whole or not self.check(path, body):
-            self.wrong.append((path, head, body))
-        self.answers += 1
+            assert not thread.is_alive()
 
 
-def read_answer(client: socket.socket, data: bytes = b"") -> tuple[bytes, bytes]:
-    """Head and body of one answer with a Content-Length. Raises EOFError where it is not whole."""
-    while b"\r\n\r\n" not in data:
-        data += _more(client)
-    head, _, body = data.partition(b"\r\n\r\n")
-    fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
-    length = int(fields[b"content-length"])
-    while len(body) < length:
-        body += _more(client)
-    if len(body) > length:
-        raise EOFError(f"{len(body) - length} bytes too many")
-    return head, body
+def diary(folder: Path) -> list[str]:
+    """What handlers wrote down."""
+    path = folder / "diary"
+    return path.read_text().split() if path.exists() else []
 
 
-def _more(client: socket.socket) -> bytes:
-    data = client.recv(65536)
-    if not data:
-        raise EOFError("the connection ended")
-    return data
+def in_background(count: int, action: Callable[[], object]) -> tuple[list[threading.Thread], list[object]]:
+    """Run an action in so many threads; results, or the errors instead, come into the list."""
+    results: list[object] = []
+
+    def run() -> None:
+        try:
+            results.append(action())
+        except OSError as error:
+            results.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    return threads, results
+
+
+def join(threads: list[threading.Thread]) -> None:
+    """Wait for them."""
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()

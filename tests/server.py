@@ -80,6 +80,7 @@ class Server:
         env: Mapping[str, str] | None = None,
         command: Sequence[str] = (sys.executable, "-m", "eighties"),
         port: str | None = "0",
+        pass_fds: Sequence[int] = (),
     ) -> None:
         """
         `program`: a file, an entry such as `module:attr`, or (when it has several lines) the text of a program, which
@@ -102,6 +103,7 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            pass_fds=pass_fds,
             process_group=0,  # as a shell does: Ctrl+C reaches the group, and not the test
         )
         self.pid = self.process.pid

@@ -141,7 +141,7 @@ def test_addresses() -> None:
 
 
 def test_each_option_has_a_variable() -> None:
-    samples = {"loop": "asyncio", "workers": "2", "grace": "3"}
+    samples = {"loop": "asyncio", "workers": "2", "grace": "3", "fd": "3"}
     for option in EVERY_OPTION:
         settings = collect([], {option.variable: samples.get(option.name, "1")})
         assert settings.source(option.name) == "environment"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Serve
-from crowd import Crowd, read_answer
+from keep_alive import Crowd, read_answer
 from server import PATIENCE, Server, foreign_environment, wait_until
 
 import eighties

@@ -347,8 +347,8 @@ class Engine:
         `most` of them. Fewer: these were all, for now. Each is looked at once until then, however many are busy; the
         next call begins a new round. They are open, nothing watches them, and they are the caller's.
 
-        Not given: raw connections, those with more than `max_bytes` unread (or 65536), whose client has hung up, or that
-        are about to end. Raises RuntimeError where the engine is at work: in handlers, hooks and callbacks of sockets.
+        Not given: raw connections, those with more than `max_bytes` unread (or 65536), whose client has hung up, or
+        that are about to end. Raises RuntimeError where the engine is at work: in handlers, hooks, sockets' callbacks.
         """
     def adopt(self, fd: int, data: bytes | bytearray | memoryview, flags: int, /) -> None:
         """Make a connection of a descriptor that was given away, here or by another process's engine.
@@ -358,8 +358,8 @@ class Engine:
         timeouts begin anew. It is not counted as accepted, for that was counted where it was; and it is taken beyond
         `max_connections`, too: then none is accepted until there are fewer.
 
-        Raises OSError (no connected stream socket), ValueError (unknown flags, more than 65536 bytes), RuntimeError (the
-        engine is closed): the descriptor stays the caller's.
+        Raises OSError (no connected stream socket), ValueError (unknown flags, more than 65536 bytes), RuntimeError
+        (the engine is closed): the descriptor stays the caller's.
         """
     def close(self) -> None:
         """Close everything at once; tasks of handlers are cancelled, but for those that took their connection over."""

@@ -1,7 +1,8 @@
 """Listeners: the listening sockets, which the parent makes and the workers share.
 
-`supervisor` binds them once and holds them for as long as the server lives, whatever becomes of workers. Like all that
-the parent imports it uses the C module under `socket`, which brings no enums along.
+`supervisor` binds them once, or takes those that it was started with (`--fd`, or systemd's by sd_listen_fds(3)), and
+holds them for as long as the server lives, whatever becomes of workers. Like all that the parent imports it uses the C
+module under `socket`, which brings no enums along.
 """
 
 from __future__ import annotations
@@ -9,14 +10,18 @@ from __future__ import annotations
 import _socket
 import os
 
-from .settings import DEFAULT
+from .settings import DEFAULT, FIRST_FD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
     from .settings import Settings
 
 # More connections than this waiting to be accepted are refused; the kernel lowers it to its own limit.
 BACKLOG = 4096
+# Sockets that systemd may hand over: far more than any unit has.
+MOST_INHERITED = 1024
 
 
 class BindError(Exception):
@@ -28,24 +33,25 @@ class Listener:
 
     __slots__ = ("inode", "path", "socket", "url")
 
-    def __init__(self, socket: _socket.socket, url: str, path: str | None = None) -> None:
+    def __init__(self, socket: _socket.socket, url: str, path: str | None = None, inode: int = 0) -> None:
         self.socket = socket
         self.url = url
         self.path = path
-        self.inode = os.stat(path).st_ino if path else 0
+        self.inode = inode or (os.stat(path).st_ino if path else 0)
         socket.setblocking(False)
-        socket.listen(BACKLOG)
-        os.set_inheritable(socket.fileno(), True)
+        if not listens(socket):  # else its queue is as long as who made it wants
+            socket.listen(BACKLOG)
+        os.set_inheritable(socket.fileno(), False)
 
-    def pack(self) -> tuple[int, str, str | None]:
+    def pack(self) -> tuple[int, str, str | None, int]:
         """What `resume` needs."""
-        return self.socket.fileno(), self.url, self.path
+        return self.socket.fileno(), self.url, self.path, self.inode
 
     @classmethod
-    def resume(cls, packed: tuple[int, str, str | None]) -> Listener:
+    def resume(cls, packed: tuple[int, str, str | None, int]) -> Listener:
         """The one that this process had before it was replaced."""
-        fd, url, path = packed
-        return cls(_socket.socket(fileno=fd), url, path)
+        fd, url, path, inode = packed
+        return cls(_socket.socket(fileno=fd), url, path, inode)
 
     def close(self) -> None:
         """Close it, and remove the unix socket's file unless another server's has taken its place."""
@@ -59,10 +65,19 @@ class Listener:
 
 def bind(settings: Settings) -> list[list[Listener]]:
     """Every listening socket, as a list for each worker; workers share sockets unless `--reuseport`."""
-    shared = [bind_unix(settings.uds)] if settings.uds else []
-    if shared and settings.source("address") == settings.source("port") == DEFAULT:
-        return [shared] * settings.workers
+    given = take_given(os.environ)
+    fds = given if settings.fd is None else [int(fd) for fd in settings.fd.split(",")]
+    for fd in {*given} - {*fds}:  # no worker needs them
+        keep_from_children(fd)
+    if fds and settings.reuseport:
+        raise BindError("--reuseport makes a socket for each worker, but this server was started with its sockets")
+    shared: list[Listener] = []
     try:
+        shared += map(inherit, dict.fromkeys(fds))
+        if settings.uds:
+            shared.append(bind_unix(settings.uds))
+        if shared and settings.source("address") == settings.source("port") == DEFAULT:
+            return [shared] * settings.workers
         first = bind_tcp(settings, settings.port)
         if not settings.reuseport:
             return [[*shared, first]] * settings.workers
@@ -74,6 +89,82 @@ def bind(settings: Settings) -> list[list[Listener]]:
         for listener in shared:
             listener.close()
         raise
+
+
+def take_given(environment: MutableMapping[str, str]) -> list[int]:
+    """The descriptors that systemd hands to this process; their variables go, for children would believe them."""
+    pid, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
+    environment.pop("LISTEN_FDNAMES", None)
+    environment.pop("LISTEN_PIDFDID", None)
+    if pid != str(os.getpid()):  # another process's, which has started us
+        return []
+    if not (count.isascii() and count.isdigit() and len(count) < 5 and int(count) <= MOST_INHERITED):
+        raise BindError(f"LISTEN_FDS must be a whole number from 0 to {MOST_INHERITED}, not {count!r}")
+    return list(range(FIRST_FD, FIRST_FD + int(count)))
+
+
+def keep_from_children(fd: int) -> None:
+    """Nothing to do for one that is not open."""
+    try:
+        os.set_inheritable(fd, False)
+    except OSError:
+        pass
+
+
+def inherit(fd: int) -> Listener:
+    """The socket that this process was started with. It stays its maker's: neither its file nor its port is removed."""
+    try:
+        socket = _socket.socket(fileno=fd)  # family and type are the socket's own
+    except OSError as error:
+        import errno
+
+        what = "is not open" if error.errno == errno.EBADF else "is not a socket"
+        raise BindError(f"descriptor {fd} {what}: there is nothing to listen on") from None
+    wrong = what_is_wrong(socket)
+    if wrong:
+        socket.detach()  # not ours to close
+        raise BindError(f"descriptor {fd} {wrong}")
+    try:
+        return Listener(socket, url_of(socket))
+    except OSError as error:
+        socket.detach()
+        raise BindError(f"cannot listen on descriptor {fd}: {error.strerror}") from None
+
+
+def listens(socket: _socket.socket) -> bool:
+    """Whether it accepts connections. Where the system does not tell, a second `listen` does no harm."""
+    try:
+        return bool(socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN))
+    except OSError:
+        return False
+
+
+def what_is_wrong(socket: _socket.socket) -> str:
+    """Why nobody can be accepted on it, or nothing."""
+    if socket.family not in (_socket.AF_INET, _socket.AF_INET6, _socket.AF_UNIX):
+        return "is neither a TCP nor a unix socket"
+    if socket.type != _socket.SOCK_STREAM:
+        return "is not a stream socket (for systemd: ListenStream=)"
+    if listens(socket):
+        return ""
+    try:
+        socket.getpeername()
+        return "is a connection, not a listening socket (for systemd: Accept=no)"
+    except OSError:
+        pass
+    name = socket.getsockname()
+    bound = name if socket.family == _socket.AF_UNIX else name[1]
+    return "" if bound else "is a socket that is bound to no address"
+
+
+def url_of(socket: _socket.socket) -> str:
+    """As a person calls it."""
+    name = socket.getsockname()
+    if socket.family == _socket.AF_UNIX:
+        # In no folder: Linux gives the name as bytes that begin with a zero.
+        return "unix:" + (name if isinstance(name, str) else os.fsdecode(name).replace("\0", "@"))
+    host = name[0].replace("%", "%25")  # RFC 6874: the zone of a link-local address
+    return f"http://[{host}]:{name[1]}" if socket.family == _socket.AF_INET6 else f"http://{host}:{name[1]}"
 
 
 def bind_tcp(settings: Settings, port: int, reuse: bool = False) -> Listener:

@@ -133,7 +133,8 @@ class Reloader:
             self.worker.look_at_site()
             return
         try:
-            await self._swap()
+            with self.worker.slow.paused():  # what loads may take its time
+                await self._swap()
         except BaseException:
             self._broken = True
             raise

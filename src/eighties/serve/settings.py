@@ -36,6 +36,10 @@ LARGEST_LIMIT = 2**40
 MOST_WORKERS = 1024
 # An answer in the making is worth waiting for, a forgotten server that never ends is not.
 LONGEST_GRACE = 86400.0
+# Milliseconds. A handler that blocks for longer has its own limit.
+LONGEST_SLOW = 60_000
+# What comes before is standard input, output and error; what comes after is no descriptor on any system.
+FIRST_FD, LAST_FD = 3, 2**20
 
 
 class SettingsError(Exception):
@@ -113,6 +117,19 @@ def as_files(text: str) -> str:
     return ",".join(map(str.strip, text.split(",")))
 
 
+def as_descriptors(text: str) -> str:
+    """Descriptors with commas between them, each once."""
+    try:
+        return ",".join(dict.fromkeys(str(whole(each.strip(), FIRST_FD, LAST_FD)) for each in text.split(",")))
+    except ValueError:
+        raise ValueError(f"descriptors from {FIRST_FD} on, with commas between them") from None
+
+
+def as_milliseconds(text: str) -> int:
+    """0: never."""
+    return whole(text, 0, LONGEST_SLOW)
+
+
 def as_flag(text: str) -> bool:
     """The value of a flag's environment variable; on the command line a flag has none."""
     if text.lower() in ("1", "true", "yes", "on"):
@@ -149,7 +166,7 @@ class Option:
     @property
     def is_list(self) -> bool:
         """Whether it may be given again, which adds to it."""
-        return self.parse is as_files
+        return self.parse in (as_files, as_descriptors)
 
     @property
     def is_flag(self) -> bool:
@@ -171,9 +188,11 @@ OPTIONS = (
     Option("-p --port", "PORT", 8080, as_port, "port to listen on; 0 lets the system choose"),
     Option("-6 --ipv6", "", False, as_flag, "listen on IPv6"),
     Option("--uds", "PATH", None, as_text, "listen on a unix socket; on a port too only if -h or -p is given"),
+    Option("--fd", "FDS", None, as_descriptors, "listen on inherited sockets: 3,4; else as --uds"),
     Option("-c --workers", "WORKERS", 1, as_workers, "worker processes; auto or 0: one for each usable core"),
     Option("-n --node", "NODE_NAME", None, as_text, "name of this server among others (default: the machine's)"),
     Option("--grace", "S", 10.0, as_seconds, "seconds that requests under way have to end when the server stops"),
+    Option("--slow-handler", "MS", 200, as_milliseconds, "a handler that blocks the loop so long is logged; 0: none"),
     Option("--loop", "LOOP", "auto", as_loop, "asyncio, uvloop or auto: uvloop where it is installed"),
     Option("-m --modules", "FILES", None, as_files, "native modules: a.so,b.so; may be given again"),
     Option("--reuseport", "", False, as_flag, "a listening socket of its own for each worker, for very many cores"),
@@ -202,9 +221,11 @@ class Settings:
     port: int
     ipv6: bool
     uds: str | None
+    fd: str | None
     workers: int
     node: str
     grace: float
+    slow_handler: int
     loop: str
     modules: str | None
     reuseport: bool
@@ -339,6 +360,8 @@ def collect(arguments: Sequence[str], environment: Mapping[str, str]) -> Setting
     values["entry"] = entry
     if values["node"] is None:
         values["node"] = os.uname().nodename
+    if values["fd"] is not None and values["reuseport"]:
+        raise SettingsError("--reuseport makes a socket for each worker, --fd shares those it is given: leave one out")
     return settle_address(Settings(values, sources))
 
 

@@ -103,16 +103,20 @@ class Slot:
         return next(row for row in (self.number + workers * n for n in range(ROWS)) if row not in used)
 
 
-def spawn(orders: dict[str, object]) -> tuple[int, _socket.socket]:
+def spawn(orders: dict[str, object], kept: list[int]) -> tuple[int, _socket.socket]:
     """Start a fresh interpreter with a worker's orders. Returns its process id and our end of its control socket.
+
+    `kept`: the descriptors that the orders name. It inherits these and no others.
 
     Raises:
         OSError: there is no room for one more process.
     """
     ours, theirs = _socket.socketpair()
+    kept = [*kept, theirs.fileno()]
+    orders["control"] = theirs.fileno()
     try:
-        os.set_inheritable(theirs.fileno(), True)
-        orders["control"] = theirs.fileno()
+        for fd in kept:
+            os.set_inheritable(fd, True)
         # It is born with these blocked, and ignores them as soon as it can.
         pid = os.posix_spawn(
             sys.executable,
@@ -125,6 +129,8 @@ def spawn(orders: dict[str, object]) -> tuple[int, _socket.socket]:
         ours.close()
         raise
     finally:
+        for fd in kept:
+            os.set_inheritable(fd, False)
         theirs.close()
     return pid, ours
 

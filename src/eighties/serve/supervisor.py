@@ -13,7 +13,7 @@ import select
 import sys
 import time
 
-from . import frames, logs, mail, passing, rounds, scoreboard, upgrade
+from . import frames, logs, mail, notify, passing, rounds, scoreboard, upgrade
 from .listeners import BindError, bind
 from .pidfile import PidFile, PidFileError
 from .settings import EXIT_CANNOT_START, EXIT_ERROR, HOOK_TIME, master_key
@@ -59,13 +59,12 @@ class Supervisor:
             self.session_key = kept["session_key"]
             self.scoreboard = kept["scoreboard"]
             self.under_nohup = kept["under_nohup"]
-        for fd in (self.scoreboard, *(fd for slot in self.slots for fd in slot.passing)):
-            os.set_inheritable(fd, True)
         self.poll = select.poll()
         self.mail = mail.Exchange(settings.workers, self.poll)
         self.rounds = rounds.Rounds(
             self.mail, lambda: [slot.number for slot in self.slots if slot.serving is not None], self._replace
         )
+        self.notify = notify.Notify(os.environ)
         self.has_terminal = has_terminal()
         self.signals, self.wakeup = self._catch_signals()
         self.upgrade = upgrade.Upgrade(self)
@@ -86,6 +85,7 @@ class Supervisor:
         from .._engine import VERSION
 
         logs.log("info", "upgraded: the workers follow", version=VERSION, pid=os.getpid())
+        self.notify.ready("upgraded")
         self._reap()  # of those that ended meanwhile no signal tells
         self.rounds.ask(frames.WHOLE, {})
 
@@ -105,6 +105,7 @@ class Supervisor:
                     self._hear_worker(fd, events)
             self._reap()
             self._act_when_due()
+            self.notify.follow(self.rounds.busy)
             self.upgrade.go_on()
         for listener in self.listeners():
             listener.close()
@@ -163,18 +164,19 @@ class Supervisor:
     def _spawn(self, slot: Slot, line: Line, successor: bool = False) -> Process:
         """A fresh process for the place. Raises OSError."""
         row = slot.free_row(len(self.slots))
+        listeners = [listener.socket.fileno() for listener in slot.listeners]
         orders = {
             "number": slot.number,
             "settings": self.settings.to_dict(),
             "sources": self.settings.sources,
-            "listeners": [listener.socket.fileno() for listener in slot.listeners],
+            "listeners": listeners,
             "passing": slot.passing,
             "scoreboard": self.scoreboard,
             "row": row,
             "session_key": self.session_key,
             "successor": successor and slot.serving is not None,
         }
-        pid, control = spawn(orders)
+        pid, control = spawn(orders, [*listeners, *slot.passing, self.scoreboard])
         self.mail.connect(line, control)
         return Process(pid, line, row, successor)
 
@@ -201,7 +203,14 @@ class Supervisor:
     def _wait_time(self) -> float | None:
         """Milliseconds until something is due; None: until something happens."""
         slots = self.slots
-        dues = [self.kill_at, self.rounds.due, self.watch_at, self.upgrade.due, *(slot.due for slot in slots)]
+        dues = [
+            self.kill_at,
+            self.rounds.due,
+            self.watch_at,
+            self.upgrade.due,
+            self.notify.due,
+            *(slot.due for slot in slots),
+        ]
         dues += [process.until for slot in slots for process in slot.processes()]
         # Rounded up: a poll that wakes a little early would spin.
         due = min((due for due in dues if due is not None), default=None)
@@ -219,6 +228,7 @@ class Supervisor:
                 elif number == signal.SIGUSR1:
                     self.upgrade.ask()
                 else:
+                    self.notify.reloading()
                     self.rounds.ask(frames.WHOLE, {})
             elif number != signal.SIGCHLD:
                 if self.stop_signal:
@@ -233,6 +243,7 @@ class Supervisor:
             if not self.under_nohup and not self.stop_signal:
                 self._stop(signal.SIGHUP)
         elif not self.stop_signal:
+            self.notify.reloading()
             self.rounds.ask(frames.PROGRAM, {})
 
     def _hear_worker(self, fd: int, events: int) -> None:
@@ -307,6 +318,7 @@ class Supervisor:
         """Say that the server serves, and where."""
         # With --reuseport several sockets have one address.
         urls = list(dict.fromkeys(listener.url for listener in self.listeners()))
+        self.notify.ready(f"serving at {', '.join(urls)}")
         if logs.is_terminal():
             logs.write(banner(self.settings, self.entry, urls, f"{version}, {loop}, {poller}"))
             return
@@ -389,6 +401,7 @@ class Supervisor:
                 if process.until is not None and process.until <= now:
                     self._end_late(slot, process)
         self.rounds.look(now)
+        self.notify.look(now)
         if self.watch_at is not None and self.watch_at <= now:
             self._watch_over(now)
         if self.kill_at is not None and self.kill_at <= now:
@@ -429,6 +442,7 @@ class Supervisor:
     def _stop(self, number: int, why: str = "") -> None:
         """Begin the end: our sockets first, so that they close when the workers have closed theirs."""
         self.stop_signal = number
+        self.notify.stopping()
         self.upgrade.end()
         self.watch_at = None
         for listener in self.listeners():

@@ -111,7 +111,9 @@ class Upgrade:
         """Become the new parent. Returns only where a signal came first. Raises OSError."""
         parent = self.parent
         file = pack(parent)
-        kept = [file, *(line.fd for line in parent.mail.all_lines())]
+        kept = [file, parent.scoreboard, *(line.fd for line in parent.mail.all_lines())]
+        kept += [listener.socket.fileno() for listener in parent.listeners()]
+        kept += [fd for slot in parent.slots for fd in slot.passing]
         if parent.pidfile is not None:
             kept.append(parent.pidfile.fd)
         signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
@@ -120,7 +122,7 @@ class Upgrade:
                 return
             for fd in kept:
                 os.set_inheritable(fd, True)
-            os.execve(sys.executable, command(), {**os.environ, VARIABLE: str(file)})
+            os.execve(sys.executable, command(), {**os.environ, **parent.notify.variables, VARIABLE: str(file)})
         finally:
             for fd in kept:
                 os.set_inheritable(fd, False)
@@ -205,6 +207,8 @@ def try_out() -> int:
 def restore_slots(state: dict[str, Any]) -> list[Slot]:
     """The places, as the old parent had them, yet without the processes."""
     listeners = [Listener.resume(packed) for packed in state["listeners"]]
+    for fd in (state["scoreboard"], *(fd for slot in state["slots"] for fd in slot["passing"])):
+        os.set_inheritable(fd, False)
     slots = []
     for number, packed in enumerate(state["slots"]):
         slot = Slot(number, [listeners[at] for at in packed["listeners"]], packed["passing"])

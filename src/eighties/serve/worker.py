@@ -18,7 +18,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import post
-from . import content, link, logs, modules, passing, reload, slots, watch, wear
+from . import content, link, logs, modules, passing, reload, slots, slow, watch, wear
 from .loader import Entry, EntryError, LoadError, Program, load, locate, own_of
 from .settings import EXIT_CANNOT_START, EXIT_ERROR, HOOK_TIME, ORDERS, Settings
 
@@ -216,6 +216,7 @@ class Worker:
         # The task that runs the on_start hooks, while it does.
         self.starting: asyncio.Task[None] | None = None
         self.care: content.Care | None = None
+        self.slow = slow.SlowWatch(loop, self.settings.slow_handler, lambda path: self.own.has(path))
         # The first worker watches for all.
         self.watches = self.settings.reload and orders.number == 0
         self.natives = self.settings.modules.split(",") if self.settings.modules else []
@@ -277,6 +278,7 @@ class Worker:
                 await self.hand_over(engine)
             await self.drain(engine)
         finally:
+            self.slow.stop()
             if self.modules is not None:
                 self.modules.unload()
             self.link.stop()  # on_message may use the engine
@@ -351,6 +353,7 @@ class Worker:
         self.listen(program, engine)
         self.take_care()
         self.reloader.begin()
+        self.slow.begin()
         if self.watches:
             broken, ask = self.reloader.is_broken, self.link.ask
             self.watch = watch.Watch(self.own, self.site_root, broken, ask, self.seen, self.natives)
@@ -424,6 +427,7 @@ class Worker:
         # Not in this context: what the hooks have set in it is not to live longer than the program.
         run = self.context.copy().run
         self.taker = run(passing.Taker, engine, self.orders.passing[1], self.loop)
+        run(self.taker.begin)
         self.wear = run(wear.Wear, self.settings, engine, self.loop, self.link.ask_for_another)
         self.link.ready(VERSION, loop_name(self.loop), POLLER)
 
@@ -452,11 +456,9 @@ class Worker:
         engine.close_listeners()
         self.deadline = self.loop.time() + self.settings.grace
         giver = passing.Giver(engine, self.orders.passing[0], self.loop)
-        while self.loop.time() < self.deadline:
-            giver.give()
-            if not (engine.connections or engine.tasks or giver.waiting):
-                break
-            await asyncio.sleep(DRAIN_LOOK)
+        giver.begin()
+        while (engine.connections or engine.tasks) and self.loop.time() < self.deadline:
+            await asyncio.sleep(passing.LOOK)
         giver.close()
 
     async def drain(self, engine: Engine) -> None:
