@@ -91,6 +91,8 @@ class App:
         self.server_header = server_header
         self.limits: dict[str, int] = _checked_limits(limits)
         self.dev = False
+        # With `--dev`: makes of each answer one whose page follows reloads. The worker sets it before `routes()`.
+        self.follow: Callable[[Request, Response], Response] | None = None
         self.contents: Contents | None = None
         self._entries: dict[tuple[str, str], Entry] = {}
         self._mounts: list[tuple[str, App]] = []
@@ -385,11 +387,11 @@ class Scope:
     @property
     def has_hooks(self) -> bool:
         """Whether anything is around its handlers."""
-        return bool(self.befores or self.afters)
+        return bool(self.befores or self.afters or self.root.follow)
 
     def cares(self, status: int) -> bool:
         """Whether an engine's error answer has to go through here."""
-        return bool(self.befores or self.afters or self._find(HTTPError(status))[0])
+        return bool(self.has_hooks or self._find(HTTPError(status))[0])
 
     def steps(self, handler: Handler, request: Request, params: dict[str, Any]) -> Steps:
         """Before hooks, handler, after hooks."""
@@ -434,7 +436,7 @@ class Scope:
             if not isinstance(error, HTTPError):
                 _report(request, error)
             response = self._plain(request, error)
-        return response
+        return response if self.root.follow is None else self.root.follow(request, response)
 
     def _find(self, error: BaseException) -> tuple[Handler | None, bool]:
         """The closest error handler, and whether the program expected the error, so that it need not be logged."""
