@@ -18,6 +18,7 @@ from .limits import DEFAULTS
 from .patterns import check_handler, handler_name, handler_place, parse_pattern
 
 if TYPE_CHECKING:
+    from types import TracebackType
     from typing import TypedDict, Unpack
 
     class LimitValues(TypedDict, total=False):
@@ -404,7 +405,7 @@ class Scope:
                 answer = yield handler(request, **params)
             response = to_response(request, answer)
         except Exception as error:  # noqa: BLE001 whatever a program raises has an answer
-            return (yield from self.rescue(request, error))
+            return (yield from self.rescue(request, error.with_traceback(_theirs(error.__traceback__))))
         return (yield from self._finish(request, response))
 
     def rescue(self, request: Request, error: BaseException) -> Steps:
@@ -512,6 +513,14 @@ async def _drive_on(steps: Steps, value: Any) -> Response:
     except StopIteration as stop:
         response: Response = stop.value
         return response
+
+
+def _theirs(found: TracebackType | None) -> TracebackType | None:
+    """A traceback from where a program's function was called; nobody looks for a mistake in how it was."""
+    first = found
+    while first is not None and first.tb_frame.f_code.co_filename == __file__:
+        first = first.tb_next
+    return first or found
 
 
 def _call_hook(hook: Handler, reload: bool) -> object:

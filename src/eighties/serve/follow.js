@@ -20,9 +20,9 @@
   const reload = said => {
     if (form !== undefined) return show({ style: said.style, title: "The server has changed.",
       note: "This page answers a form. Reload it yourself to send the form once more." })
-    const now = Date.now(), known = recall(), times = (known.times || []).filter(time => now - time < 5000)
+    const now = Date.now(), known = recall(), times = (known.times || []).filter(time => now - time < 30000)
     // A page that changes files of its own site whenever it is shown
-    if (times.length >= 10) return console.warn("80s: this page was reloaded 10 times in 5 seconds, and follows no more")
+    if (times.length >= 20) return console.warn("80s: this page was reloaded 20 times in 30 seconds: no more for now")
     note({ ...known, times: [...times, now] })
     location.reload()
   }

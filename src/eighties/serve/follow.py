@@ -16,7 +16,6 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, cast
 
 from .. import _engine
-from ..errorpage import STYLE
 from ..http import Response
 from . import inject, watch
 
@@ -171,6 +170,8 @@ class Follow:
 
     def _event(self, what: str) -> str:
         """What browsers are told: `hello` to one that comes; `page` or `style` has changed."""
+        from ..errorpage import STYLE
+
         said: dict[str, Any] = {"what": what, "state": self._state, "style": STYLE.replace(":root", ":host") + _OVERLAY}
         if self._failures:
             workers: dict[tuple[str, str], list[int]] = {}
