@@ -178,7 +178,12 @@ class Follow:
             for worker, message, traceback in self._failures:
                 workers.setdefault((message, traceback), []).append(worker)
             said["failures"] = [
-                {"message": message, "place": self._place(traceback), "traceback": traceback, "workers": numbers}
+                {
+                    "message": message,
+                    "place": self._place(traceback),
+                    "traceback": traceback,
+                    "workers": sorted(numbers),
+                }
                 for (message, traceback), numbers in workers.items()
             ]
         return f"data: {json.dumps(said)}\n\n"
