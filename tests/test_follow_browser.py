@@ -92,6 +92,17 @@ def test_a_stylesheet_is_swapped(serve: Serve, tmp_path: Path, open_tab: OpenTab
     assert troubles(tab) == []
 
 
+def test_a_stylesheet_with_a_nonce(serve: Serve, tmp_path: Path, open_tab: OpenTab) -> None:
+    page = "<?py header('Content-Security-Policy', \"default-src 'self'; style-src 'nonce-abc'\") ?>"
+    page += HTML.format(LINKED.replace("href", 'nonce="abc" href'), "one")
+    server = serve(write_site(tmp_path, {**SITE, "index.html": page}), "--dev", "--reload")
+    tab = open_tab(server.url)
+    keep(tab.go("/"))
+    swap(tab.page, tmp_path / "public_html", "rgb(4, 5, 6)")
+    assert is_kept(tab.page)
+    assert troubles(tab) == []
+
+
 def test_a_stylesheet_that_is_imported(serve: Serve, tmp_path: Path, open_tab: OpenTab) -> None:
     tab, folder = open_site(serve, tmp_path, open_tab)
     folder.joinpath("more.css").write_text("p { color: rgb(4, 5, 6) }")

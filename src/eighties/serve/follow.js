@@ -8,7 +8,7 @@
   // A script of the page has put another page's text into this one
   if (window[mark]) return
   Object.defineProperty(window, mark, { value: true })
-  let state = first, source, box, timer, pause = 1000, store, framed = false
+  let state = first, source, box, timer, pause = 1000, store, framed = false, barred = false
   // A sandbox: nothing could be heard there
   if (self.origin === "null") return
   try { store = sessionStorage } catch {}
@@ -103,7 +103,7 @@
     source = undefined
   }
   const listen = () => {
-    if (framed || source || document.visibilityState === "hidden") return
+    if (framed || barred || source || document.visibilityState === "hidden") return
     clearTimeout(timer)
     source = new EventSource(location.origin + "/.80s/follow")
     source.onmessage = event => {
@@ -120,6 +120,10 @@
       pause = Math.min(pause * 2, 60000)
     }
   }
+  // By a policy in the document itself
+  document.addEventListener("securitypolicyviolation", event => {
+    if (event.blockedURI === location.origin + "/.80s/follow" && event.disposition === "enforce") barred = true, stop()
+  })
   document.addEventListener("visibilitychange", () => document.visibilityState === "hidden" ? stop() : listen())
   addEventListener("pagehide", stop)
   addEventListener("pageshow", listen)

@@ -107,7 +107,11 @@ class Follow:
     # ---- files ----
 
     def _files(self) -> tuple[watch.States, watch.States]:
-        return watch.look(self._worker.own.folder, self._root, self._worker.natives)
+        own, natives = self._worker.own, self._worker.natives
+        if self._worker.settings.reload:
+            return watch.look(own.folder, self._root, natives)
+        # Nobody else looks at the whole folder then, which may be someone's home
+        return watch.look("", self._root, [*natives, *own.files()])
 
     def _take(self, seen: tuple[watch.States, watch.States]) -> None:
         """Have a name for the state of all files: the same in every worker, and after a restart, so that a browser that
