@@ -76,6 +76,13 @@ def echo(request):
 @app.get("/wrong")
 def wrong(request): raise ValueError("wrong")
 
+@app.get("/taken", stream=True)
+async def taken(request):
+    sock = request.take_over()
+    sock.http_response(200, "text/html", PAGE)
+    sock.close()
+    return sock
+
 @app.after
 def after(request, response):
     if request.path == "/after": raise ValueError("after")
@@ -173,7 +180,8 @@ def test_error_pages_have_it(dev: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/text", "/json", "/coded", "/attached", "/part", "/wide", "/wide-unnamed", "/streamed", "/nothing"]
+    "path",
+    ["/text", "/json", "/coded", "/attached", "/part", "/wide", "/wide-unnamed", "/streamed", "/nothing"],
 )
 def test_what_is_no_whole_document_is_left_alone(dev: Server, path: str) -> None:
     reply, plain = dev.get(path, **BROWSER), dev.get(path)
@@ -181,6 +189,11 @@ def test_what_is_no_whole_document_is_left_alone(dev: Server, path: str) -> None
     assert not has_script(body.decode("utf-8", "replace").replace("\0", ""))
     assert (reply.status, [*reply.headers]) == (plain.status, [*plain.headers])
     assert path == "/coded" or reply.body == plain.body
+
+
+def test_a_connection_that_is_taken_over_is_left_alone(dev: Server) -> None:
+    assert dev.get("/taken", **BROWSER).text == PAGE
+    assert "no answer" not in dev.stderr
 
 
 @pytest.mark.parametrize(
@@ -227,6 +240,7 @@ def test_encodings_that_the_head_does_not_name(dev: Server) -> None:
     """A browser looks for them in the first kilobyte."""
     assert echo(dev, PAGE, type="text/html").text.startswith(PAGE + "<script")
     assert "<head><script" in echo(dev, "\ufeff" + PAGE, type="text/html").text
+    assert dev.get("/raw", **BROWSER).text.startswith(PAGE + "<script")
 
 
 def test_a_page_that_answers_a_form_says_so(dev: Server) -> None:
