@@ -10,7 +10,6 @@ import pytest
 from browser import OpenTab, Tab, browser_fixture, open_tab_fixture  # noqa: F401 fixtures
 from conftest import Serve
 from playwright.sync_api import Locator, Page, expect
-from server import wait_until
 from site_folder import write_site
 
 pytestmark = pytest.mark.browser
@@ -113,9 +112,9 @@ def test_a_stylesheet_that_is_imported(serve: Serve, tmp_path: Path, open_tab: O
 
 
 def test_a_page_within_a_page(serve: Serve, tmp_path: Path, open_tab: OpenTab) -> None:
-    tab, folder = open_site(serve, tmp_path, open_tab)
-    folder.joinpath("outer.html").write_text(HTML.format("", '<iframe src="/" title="inner"></iframe>'))
-    wait_until(lambda: tab.context.request.get("/outer").status == 200, "the new page")
+    outer = HTML.format("", '<iframe src="/" title="inner"></iframe>')
+    server = serve(write_site(tmp_path, {**SITE, "outer.html": outer}), "--dev", "--reload")
+    tab, folder = open_tab(server.url), tmp_path / "public_html"
     tab.go("/outer")
     inner = tab.page.frame_locator("iframe").locator("#p")
     expect(inner).to_have_text("one")
