@@ -119,7 +119,8 @@ def line_of(text: str, source: str = PROGRAM) -> int:
 
 
 def shown(server: Server, path: str) -> tuple[str, Reader]:
-    reply = server.get(path, Accept=BROWSER)
+    # As a script asks for it: what a browser shows follows reloads, see test_follow.py
+    reply = server.get(path, **{"Accept": BROWSER, "Sec-Fetch-Dest": "empty"})
     assert (reply.status, reply.headers["content-type"]) == (500, "text/html; charset=utf-8")
     return reply.text, Reader(reply.text)
 
@@ -160,7 +161,7 @@ def test_page_is_accessible_and_small(dev: Server) -> None:
 
 
 def test_policy_allows_this_script_and_style_only(dev: Server) -> None:
-    reply = dev.get("/hostile/x", Accept=BROWSER)
+    reply = dev.get("/hostile/x", **{"Accept": BROWSER, "Sec-Fetch-Dest": "empty"})
     rules = dict(rule.split(" ", 1) for rule in reply.headers["content-security-policy"].split("; "))
 
     def hashes(tag: str) -> list[str]:

@@ -69,7 +69,12 @@ class FileRegion:
     """Part of an open file as a response body. Owns the descriptor and closes it when freed."""
 
     def __new__(cls, fd: int, offset: int, length: int) -> FileRegion: ...
-    length: int
+    @property
+    def fd(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def length(self) -> int: ...
 
 @disjoint_base
 class Request:

@@ -18,6 +18,7 @@ from .limits import DEFAULTS
 from .patterns import check_handler, handler_name, handler_place, parse_pattern
 
 if TYPE_CHECKING:
+    from types import TracebackType
     from typing import TypedDict, Unpack
 
     class LimitValues(TypedDict, total=False):
@@ -91,6 +92,8 @@ class App:
         self.server_header = server_header
         self.limits: dict[str, int] = _checked_limits(limits)
         self.dev = False
+        # With `--dev`: makes of each answer one whose page follows reloads. The worker sets it before `routes()`.
+        self.follow: Callable[[Request, Response], Response] | None = None
         self.contents: Contents | None = None
         self._entries: dict[tuple[str, str], Entry] = {}
         self._mounts: list[tuple[str, App]] = []
@@ -385,11 +388,11 @@ class Scope:
     @property
     def has_hooks(self) -> bool:
         """Whether anything is around its handlers."""
-        return bool(self.befores or self.afters)
+        return bool(self.befores or self.afters or self.root.follow)
 
     def cares(self, status: int) -> bool:
         """Whether an engine's error answer has to go through here."""
-        return bool(self.befores or self.afters or self._find(HTTPError(status))[0])
+        return bool(self.has_hooks or self._find(HTTPError(status))[0])
 
     def steps(self, handler: Handler, request: Request, params: dict[str, Any]) -> Steps:
         """Before hooks, handler, after hooks."""
@@ -402,7 +405,7 @@ class Scope:
                 answer = yield handler(request, **params)
             response = to_response(request, answer)
         except Exception as error:  # noqa: BLE001 whatever a program raises has an answer
-            return (yield from self.rescue(request, error))
+            return (yield from self.rescue(request, error.with_traceback(_theirs(error.__traceback__))))
         return (yield from self._finish(request, response))
 
     def rescue(self, request: Request, error: BaseException) -> Steps:
@@ -434,7 +437,7 @@ class Scope:
             if not isinstance(error, HTTPError):
                 _report(request, error)
             response = self._plain(request, error)
-        return response
+        return response if self.root.follow is None else self.root.follow(request, response)
 
     def _find(self, error: BaseException) -> tuple[Handler | None, bool]:
         """The closest error handler, and whether the program expected the error, so that it need not be logged."""
@@ -510,6 +513,14 @@ async def _drive_on(steps: Steps, value: Any) -> Response:
     except StopIteration as stop:
         response: Response = stop.value
         return response
+
+
+def _theirs(found: TracebackType | None) -> TracebackType | None:
+    """A traceback from where a program's function was called; nobody looks for a mistake in how it was."""
+    first = found
+    while first is not None and first.tb_frame.f_code.co_filename == __file__:
+        first = first.tb_next
+    return first or found
 
 
 def _call_hook(hook: Handler, reload: bool) -> object:

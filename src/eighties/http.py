@@ -427,6 +427,8 @@ def to_response(request: _engine.Request, value: object, status: int = 200) -> R
         return Response(value, status, [], TEXT)
     if isinstance(value, _engine.Response):
         return Response(value.body, value.status, value.fields, value.content_type)
+    if not request.connected:  # or the connection has been taken over: nobody gets what is returned
+        return Response(None, 204, [])
     response = respond(request, value)
     response.status = status
     return response

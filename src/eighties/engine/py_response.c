@@ -351,6 +351,8 @@ static void file_dealloc(PyObject *self) {
 }
 
 static PyMemberDef file_members[] = {
+    {"fd", T_INT, offsetof(file_object, fd), READONLY, NULL},
+    {"offset", T_PYSSIZET, offsetof(file_object, offset), READONLY, NULL},
     {"length", T_PYSSIZET, offsetof(file_object, length), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };

@@ -110,6 +110,11 @@ class Site:
         return [one.page for one in self._compiled.values() if isinstance(one.page, PageError)]
 
     @property
+    def included(self) -> frozenset[str]:
+        """Files that are part of pages without being one, as far as these have been compiled."""
+        return frozenset(path for own, one in self._compiled.items() for path in one.seen if path != own)
+
+    @property
     def uses(self) -> frozenset[str]:
         """Which names of the context the pages mention, as far as they have been compiled."""
         pages = [one.page for one in self._compiled.values() if isinstance(one.page, CompiledPage)]
@@ -204,7 +209,11 @@ class Site:
     def _entry(self, file: File) -> Entry:
         direct = not file.page and file.method == "GET"
         kind = _type_of(file) if file.page else BINARY
-        return Entry(file.url, file.url, file.method, self._handler(file), False, file.name, file.path, direct, kind)
+        handler = self._handler(file)
+        if self._dev and isinstance(handler, ServedFile) and _type_of(file).startswith("text/html"):
+            # Browsers get more than the file, see serve/inject.py: neither its validators nor its ranges are right
+            handler, direct = handler.whole, False
+        return Entry(file.url, file.url, file.method, handler, False, file.name, file.path, direct, kind)
 
     def _make_served(self, file: File, memory: MemoryCache) -> ServedFile:
         allow = None if file.cached else functools.partial(_refuse_code, file)

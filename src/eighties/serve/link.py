@@ -102,6 +102,8 @@ class Link:
         self._gone = gone
         self._order = reload
         self._leave = leave
+        # Called when a round of reloads has ended, with what has failed in it.
+        self.ended: Callable[[list[Failure]], object] | None = None
         self._tickets: dict[int, Resolver] = {}  # of reloads that were asked for
         self._last_ticket = 0
         self._reader = Reader()
@@ -253,7 +255,10 @@ class Link:
                     self._order(*unpack_order(frame))
                 elif frame[:1] == ENDED:
                     ticket, failures = unpack_ended(frame)
-                    self._end_tickets(ticket, [Failure(*failure) for failure in failures])
+                    found = [Failure(*failure) for failure in failures]
+                    self._end_tickets(ticket, found)
+                    if self.ended is not None:
+                        self.ended(found)
         except BlockingIOError:
             return
         except (OSError, FrameError):

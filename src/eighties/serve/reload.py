@@ -129,6 +129,8 @@ class Reloader:
             self.worker.link.done(number, failure)
 
     async def _do(self, kind: bytes) -> None:
+        if self.worker.follow is not None:
+            self.worker.follow.look()  # before anything is read: what is saved meanwhile belongs to the next round
         if kind == SITE:
             self.worker.look_at_site()
             return

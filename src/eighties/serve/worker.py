@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from .._engine import Engine, Request
     from ..app import App
+    from .follow import Follow
     from .fresh import Own
 
 # on_init and on_message are called here.
@@ -208,6 +209,12 @@ class Worker:
         self.link = link.Link(
             loop, orders.control, orders.number, self.settings.workers, self.lose_parent, self.reloader.hear, self.leave
         )
+        self.follow: Follow | None = None
+        if self.settings.dev:
+            from .follow import Follow
+
+            self.follow = Follow(self)
+            self.link.ended = self.follow.end_round
         self.stop = asyncio.Event()
         # Another process serves in this one's place: what this one has is handed over.
         self.leaving = False
@@ -367,6 +374,8 @@ class Worker:
         """Hand the program's routes and hooks to those who call them, in the context that the on_start hooks left."""
         link.Loading.end()
         served, engine = reload.Served(program), self.engine
+        if self.follow is not None:
+            self.follow.join(program)
         self.set_routes(served)
         engine.set_hooks({name: hook for name, hook in program.hooks.items() if name in ENGINE_HOOKS}, program.raw)
         handlers = sys.modules.get("eighties.handlers")
@@ -378,7 +387,8 @@ class Worker:
 
     def set_routes(self, served: reload.Served) -> None:
         """Have the engine serve what the App and its site consist of now."""
-        self.engine.set_routes(*served.routes())
+        routes, fallbacks = served.routes()
+        self.engine.set_routes(routes if self.follow is None else [*routes, self.follow.route], fallbacks)
 
     async def start_again(self, program: Program) -> reload.Served:
         """Run the hooks of a program that is loaded again, and swap it in; gives the one before. Raises LoadError."""
@@ -450,6 +460,8 @@ class Worker:
         if self.starting is not None:
             self.starting.cancel()
         self.reloader.stop()
+        if self.follow is not None:
+            self.follow.close()
 
     async def hand_over(self, engine: Engine) -> None:
         """Accept no more, and give each connection to the process that serves now, as soon as it is idle."""
