@@ -115,6 +115,10 @@ class Move:
             await peer.send(data)
         return peer
 
+    async def read(self, size: int) -> None:
+        """Until the old engine has read so many bytes in all."""
+        await until(lambda: self.old.stats()["bytes_in"] == size)
+
     async def moved(self, count: int = 1) -> None:
         await until(lambda: self.taker.taken == count)
         assert self.giver.given == count and self.new.engine.connections == count
@@ -175,7 +179,7 @@ async def test_what_has_been_read_goes_along(move: Move) -> None:
     peer = await move.client(GET)
     assert await peer.answer() == "old"
     await peer.send(GET[:20])
-    await turns()
+    await move.read(len(GET) + 20)
     move.begin()
     await move.moved()
     await peer.send(GET[20:])
@@ -186,6 +190,7 @@ async def test_what_has_been_read_goes_along(move: Move) -> None:
 async def test_a_connection_without_a_request_moves(move: Move) -> None:
     silent, half = await move.client(), await move.client(GET[:9])
     await until(lambda: move.old.connections == 2)
+    await move.read(9)
     move.begin()
     await move.moved(2)
     await silent.send(GET)
@@ -262,6 +267,7 @@ async def test_who_has_left_does_not_move(move: Move) -> None:
     await until(lambda: move.begun)
     half.end()
     peer.leave()
+    await until(lambda: move.old.connections == 1)
     move.begin()
     move.release.set()
     assert await half.answer() == "old 1"
@@ -298,13 +304,13 @@ def more_descriptors(number: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def adopt_many(move: Move, number: int, data: bytes = b"") -> list[Client]:
+def adopt_many(move: Move, number: int) -> list[Client]:
     peers = []
     for _ in range(number):
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
         move.house.peers.append(theirs)
-        move.old.adopt(ours.detach(), data, 1)
+        move.old.adopt(ours.detach(), b"", 1)
         peers.append(Client(move.loop, theirs))
     return peers
 
@@ -313,8 +319,10 @@ def adopt_many(move: Move, number: int, data: bytes = b"") -> list[Client]:
 async def test_thousands_move_through_a_socket_that_holds_hundreds(move: Move) -> None:
     """Nobody takes them at first: those that do not fit are served where they are, then all go."""
     with more_descriptors(2 * MANY + 2000):
-        peers = adopt_many(move, MANY, GET[:9])
-        await turns()
+        peers = adopt_many(move, MANY)
+        for peer in peers:
+            peer.sock.send(GET[:9])
+        await move.read(9 * MANY)
         move.giver.begin()
         await until(lambda: move.giver._writing)
         given = move.giver.given
@@ -345,8 +353,7 @@ async def test_more_than_a_message_takes_is_served_here(move: Move) -> None:
     head = head[:-2] + b"x" * 8000 + b"\r\n\r\n"
     assert len(head) > least
     long, short = await move.client(head[:-1]), await move.client(GET[:9])
-    await until(lambda: move.old.connections == 2)
-    await turns()
+    await move.read(len(head) - 1 + 9)
     move.begin()
     await until(lambda: move.taker.taken)
     await long.send(head[-1:])
@@ -376,14 +383,20 @@ async def test_the_kernel_has_no_room(move: Move) -> None:
     """As where too many descriptors are under way, or memory is short; then it has."""
     peer = await move.client(GET)
     assert await peer.answer() == "old"
-    real, errors = move.giver._send, [errno.ETOOMANYREFS, errno.ENOBUFS]
+    real, errors, tried = move.giver._send, [errno.ETOOMANYREFS, errno.ENOBUFS], []
+
+    def send(*connection: Any) -> int:
+        tried.append(connection)
+        return errors[len(tried) % 2] if errors else real(*connection)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(passing, "RETRY", 0.01)
-        patch.setattr(move.giver, "_send", lambda *connection: errors.pop() if errors else real(*connection))
+        patch.setattr(move.giver, "_send", send)
         move.begin()
-        await until(lambda: len(errors) == 1)
+        await until(lambda: len(tried) > 3)
         await peer.send(GET)
         assert await peer.answer() == "old"
+        errors.clear()
         await move.moved()
     await peer.send(GET)
     assert await peer.answer() == "new"
@@ -677,8 +690,7 @@ async def test_what_is_under_way_outlives_the_old_process(move: Move, tmp_path: 
 async def give_to_process(move: Move, folder: Path, early: bool) -> None:
     """`early`: it is there when they are given; else they have to wait, and the old engine is gone when it comes."""
     peers = [await move.client(GET[:9]) for _ in range(5)]
-    await until(lambda: move.old.connections == 5)
-    await turns()
+    await move.read(5 * 9)
     process = python(folder, NEXT, str(move.ends[1]), fds=(move.ends[1],)) if early else None
     move.old.close_listeners()
     move.giver.begin()
