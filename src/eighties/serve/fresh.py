@@ -15,7 +15,7 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from types import ModuleType
 
     from ..app import App
@@ -179,14 +179,3 @@ def _hang(name: str, module: ModuleType) -> None:
     parent, dot, last = name.rpartition(".")
     if dot and parent in sys.modules:
         setattr(sys.modules[parent], last, module)
-
-
-def walk(folder: str) -> Iterator[tuple[str, list[str]]]:
-    """The folders of a program, from its own down, each with the names of its files."""
-    for path, folders, names in os.walk(folder, followlinks=False):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not is_foreign(name) and not os.path.exists(os.path.join(path, name, "pyvenv.cfg"))
-        )
-        yield path, names

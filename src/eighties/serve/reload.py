@@ -33,6 +33,9 @@ class Served:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.context = copy_context()
+        handlers = sys.modules.get("eighties.handlers")
+        # Of protocols, which a program has registered while it was loaded; None: HTTP only.
+        self.choose = handlers.chooser() if handlers is not None and handlers.has_protocols() else None
         self._parts: list[_Part] = []
 
     def routes(self) -> tuple[list[Route], dict[int, Route]]:

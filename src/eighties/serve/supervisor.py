@@ -199,7 +199,11 @@ class Supervisor:
             version, loop, poller = facts.decode().split()
         except ValueError:
             raise frames.FrameError(f"the facts {facts[:20]!r}") from None
-        if self.announced or self.stop_signal:
+        if self.stop_signal:
+            return
+        if self.announced:
+            if number == 0 and self.settings.reload:  # it watches for all: what was saved while it was away is new
+                self.rounds.ask(frames.PROGRAM, {})
             return
         self.announced = True
         self._announce(version, loop, poller)
