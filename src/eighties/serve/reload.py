@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import typing
 from collections import deque
 from contextvars import copy_context
 from typing import TYPE_CHECKING
@@ -152,9 +153,10 @@ class Reloader:
             old = await worker.start_again(program)
         except BaseException as error:
             change.put_back()
-            if isinstance(error, (SystemExit, KeyboardInterrupt)):
-                raise LoadError(f"the program raised {type(error).__name__} while it started") from None
-            raise
+            if isinstance(error, Exception) or worker.stop.is_set():
+                raise
+            message = f"the program raised {type(error).__name__} while it started"
+            raise LoadError(message, logs.traceback_of(error)) from None
         finally:
             Loading.end()
         change.close()
@@ -203,6 +205,8 @@ async def stop_served(served: Served, again: bool = False) -> bool:
 
 def collect() -> None:
     """Free what is garbage, what was frozen too, and freeze what is left: the collector need not look at it."""
+    for forget in getattr(typing, "_cleanups", ()):  # what stands in its caches, `Optional[Post]`, holds the module
+        forget()
     gc.unfreeze()
     gc.collect()
     gc.freeze()

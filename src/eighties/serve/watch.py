@@ -39,7 +39,8 @@ PAUSE = 0.05
 FIRST_LOOKS, MOST_LOOKS = 1, 128
 # Seconds. Files that change twice within a tick of the kernel's clock, which is a hundredth at most, may look the same.
 TICK = 0.012
-LOOKS_FOR_TICK = 3
+# Looks, a TICK apart, at files that are not done: an editor that writes in place empties the file first.
+LOOKS_UNTIL_DONE = 8
 # Of a program's folder, and of a site's: what is beyond is not watched. Those that are nearest are looked at first.
 MOST_FOLDERS = 4096
 MOST_FILES = 100_000
@@ -165,13 +166,13 @@ class Watch:
 
     async def _look(self) -> None:
         """Compare, and ask."""
-        for _ in range(LOOKS_FOR_TICK):
-            found = self._find()
-            pages = _changes(self._seen.pages, found.pages)
-            distant = _changes(self._seen.distant, found.distant) & self._seen.distant.keys()  # others are new to us
-            sources = _changes(self._seen.sources, found.sources) | distant
+        for _ in range(LOOKS_UNTIL_DONE):
+            found, before = self._find(), self._seen
+            pages = _changes(before.pages, found.pages)
+            distant = _changes(before.distant, found.distant) & before.distant.keys()  # others are new to us
+            sources = _changes(before.sources, found.sources) | distant
             states = found.sources | found.distant | found.pages
-            if not any(_is_young(states[path]) for path in sources | pages if path in states):
+            if not any(_is_unsettled(states[path]) for path in sources | pages if path in states):
                 break
             await asyncio.sleep(TICK)
         self._seen = found
@@ -290,9 +291,10 @@ def _place(folder: str) -> Place | None:
     return found.st_dev, found.st_ino
 
 
-def _is_young(state: State) -> bool:
-    """Whether a file may change once more without looking different."""
-    return 0 <= time.time_ns() - state[0] < TICK * 1e9
+def _is_unsettled(state: State) -> bool:
+    """Whether a file is being written, or may change once more without looking different."""
+    changed, size, _ = state
+    return 0 <= time.time_ns() - changed < (TICK if size else TICK * LOOKS_UNTIL_DONE) * 1e9
 
 
 def _is_below(path: str, folder: str | None) -> bool:
