@@ -7,6 +7,7 @@ may still run its code. The worker owns both; what each step does to the engine 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import sys
 import typing
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 # Seconds between looks at whether old programs still have requests.
 SHORTEST_LOOK, LONGEST_LOOK = 0.02, 1.0
+# Seconds that a reload waits until those before it are freed: quick ones shall not need memory for many programs.
+ROOM_TIME = 0.2
 
 
 class Served:
@@ -83,6 +86,8 @@ class Reloader:
         self._ready = False
         self._task: asyncio.Task[None] | None = None
         self._caring: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
+        self._freed = asyncio.Event()
 
     def hear(self, kind: bytes, number: int) -> None:
         """The parent's order; it waits until the program serves, and until the ones before are done."""
@@ -146,6 +151,7 @@ class Reloader:
     async def _swap(self) -> None:
         """Load, start, swap. Raises LoadError; then all is as it was."""
         worker = self.worker
+        await self._make_room()
         Loading()
         change = Change(worker.own, worker.path)
         try:
@@ -166,16 +172,27 @@ class Reloader:
 
     # ---- old programs ----
 
+    async def _make_room(self) -> None:
+        """Have old programs freed, if nothing but time is in the way."""
+        if any(served.is_over() for served in self.old):
+            self._freed.clear()
+            self._hurry.set()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._freed.wait(), ROOM_TIME)
+
     async def _care_for_old(self) -> None:
         """Run an old program's on_stop hooks when its last request has ended, then free it."""
         pause = SHORTEST_LOOK
         while self.old:
-            await asyncio.sleep(pause)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), pause)
+            self._hurry.clear()
             pause = min(pause * 2, LONGEST_LOOK)
             if await self._stop_those(over=True):
                 pause = SHORTEST_LOOK
                 await asyncio.sleep(SHORTEST_LOOK)  # the loop lets go of the task in which the hooks ran
                 collect()
+                self._freed.set()
 
     async def _stop_those(self, over: bool) -> bool:
         """Stop old programs, only those that are over or all of them. Whether there were any; none is held then."""
