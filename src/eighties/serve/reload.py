@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Seconds between looks at whether old programs still have requests.
 SHORTEST_LOOK, LONGEST_LOOK = 0.02, 1.0
+# Of the loop, until it has let go of what has ended.
+LAST_TURNS = 3
 # Seconds that a reload waits until those before it are freed: quick ones shall not need memory for many programs.
 ROOM_TIME = 0.2
 
@@ -190,7 +192,8 @@ class Reloader:
             pause = min(pause * 2, LONGEST_LOOK)
             if await self._stop_those(over=True):
                 pause = SHORTEST_LOOK
-                await asyncio.sleep(SHORTEST_LOOK)  # the loop lets go of the task in which the hooks ran
+                for _ in range(LAST_TURNS):  # the loop lets go of the task in which the hooks ran
+                    await asyncio.sleep(0)
                 collect()
                 self._freed.set()
 
