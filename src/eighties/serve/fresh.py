@@ -61,7 +61,7 @@ class Own:
         self.folder = os.path.abspath(folder)
         self.entry = entry
         # The current folder of the process, in which the program is loaded the first time, and again.
-        self.current = os.getcwd()
+        self.current = _go_to(None)
         self._starts = {_start(folder), _start(os.path.realpath(folder))}
         paths = sysconfig.get_paths()
         foreign = {_OURS, *(paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))}
@@ -185,7 +185,7 @@ class Change:
 
 
 def _go_to(folder: str | None) -> str | None:
-    """Change the current folder where that can be done, and return the one before; None: it is gone."""
+    """Change the current folder where that can be done; None: stay. Returns the one before; None: it is gone."""
     try:
         before = os.getcwd()
     except OSError:
