@@ -7,6 +7,7 @@ examples/www.
 import argparse
 import json
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -20,7 +21,7 @@ from statistics import median
 
 from bars import NONE, Bar, at_most, table
 from exchange import body_of, connect, exchange, free_port, status_of
-from machine import describe
+from machine import busy_seconds, describe
 from peers import serving
 from processes import ROOT, Server, ServerError
 from rounds import say
@@ -38,6 +39,7 @@ SETTLE = 2.0  # seconds until the last old program has been freed
 
 MORE = 2.0  # MB
 DELAY = 100.0  # ms
+OTHERS = 0.15  # of a core: with more the slowest are not to be trusted
 
 # What the bench adds to the site's main.py.
 ROUTES = """
@@ -100,6 +102,7 @@ class Figures:
     reload_ms: list[float] = field(default_factory=list)
     delays: dict[str, list[float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    others: float = 0.0  # what programs that are no part of it used meanwhile, in cores
 
     def more(self) -> float | None:
         """MB that were added after the warm-up."""
@@ -181,12 +184,23 @@ class Bench:
             return (time.perf_counter() - began) * 1e3
 
     def run(self) -> None:
+        began, before = time.perf_counter(), _of_others()
+        self.measure()
+        self.figures.others = (_of_others() - before) / (time.perf_counter() - began)
+
+    def measure(self) -> None:
         for measure in (self.weigh, self.time_saves):
             try:
                 measure()
             except (ServerError, OSError) as error:
                 self.figures.notes.append(str(error))
                 say(f"    {error}")
+
+
+def _of_others() -> float:
+    """CPU seconds that all programs have used, but for the bench and the servers that it has ended."""
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return busy_seconds() - own.ru_utime - own.ru_stime - children.ru_utime - children.ru_stime
 
 
 # ---- results ----
@@ -214,6 +228,11 @@ def write(figures: Figures, settings: str, chosen: argparse.Namespace, reloads: 
     lines = ["# Bench results: reload", ""]
     if chosen.quick:
         lines += ["**A quick run, to see that the bench works: these are no figures to quote.**", ""]
+    if figures.others > OTHERS:
+        lines += [
+            "**The machine had other work meanwhile: times, and the slowest above all, are longer than they are.**"
+        ]
+        lines += [""]
     lines += [
         "## From save to the first answer of the new code, ms",
         "",
@@ -232,7 +251,7 @@ def write(figures: Figures, settings: str, chosen: argparse.Namespace, reloads: 
         *table(judge(figures, reloads)),
         "## Method",
         "",
-        settings,
+        f"{settings} Other programs used {figures.others:.2f} cores meanwhile.",
         "",
         *(f"- not measured: {note}" for note in figures.notes),
     ]

@@ -252,6 +252,11 @@ WAYS = {
         "asks.VALUE",
     ),
     "late": ("VALUE = {0}\n", "__import__('late').VALUE"),
+    "strange": (
+        "import sys\nclass Evil:\n    def __getattribute__(self, name): raise RuntimeError\n"
+        "sys.modules['evil'] = Evil()\nVALUE = {0}\n",
+        "strange.VALUE",
+    ),
     "again": ("VALUE = {0}\n", "importlib.reload(sys.modules['again']).VALUE"),
     "kinds": (
         "import enum, pickle\nclass Kind(enum.Enum): A = {0}\nassert pickle.loads(pickle.dumps(Kind.A)) is Kind.A\n",

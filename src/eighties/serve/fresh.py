@@ -132,11 +132,14 @@ def _start(folder: str) -> str:
 
 def _path_of(module: ModuleType | None) -> str | None:
     """The file of a module that can be executed again, or the folder of one that is only a folder."""
-    names = getattr(module, "__dict__", {})  # no getattr: a lazy module would import what it stands for
-    path = names.get("__file__")
-    if path is None:
-        path = next((each for each in names.get("__path__") or () if os.path.isdir(each)), None)
-    elif not isinstance(path, str) or not path.endswith((".py", ".pyc")):
+    try:
+        names = getattr(module, "__dict__", {})  # no getattr: a lazy module would import what it stands for
+        path = names.get("__file__")
+        if path is None:
+            path = next((each for each in names.get("__path__") or () if os.path.isdir(each)), None)
+        elif not isinstance(path, str) or not path.endswith((".py", ".pyc")):
+            return None
+    except Exception:  # noqa: BLE001 anything may stand in sys.modules, and folders look for their parents there
         return None
     return None if path is None else os.path.abspath(path)
 
