@@ -229,9 +229,7 @@ def write(figures: Figures, settings: str, chosen: argparse.Namespace, reloads: 
     if chosen.quick:
         lines += ["**A quick run, to see that the bench works: these are no figures to quote.**", ""]
     if figures.others > OTHERS:
-        lines += [
-            "**The machine had other work meanwhile: times, and the slowest above all, are longer than they are.**"
-        ]
+        lines += ["**The machine had other work meanwhile, which makes times longer, and the slowest above all.**"]
         lines += [""]
     lines += [
         "## From save to the first answer of the new code, ms",
