@@ -54,6 +54,7 @@ bench: $(VENV)/.stamp-build
 	$(PYTHON) bench/raw.py
 	$(PYTHON) bench/pages.py
 	$(PYTHON) bench/data.py
+	$(PYTHON) bench/reload.py
 
 docs: $(VENV)/.stamp-venv
 	$(PYTHON) tools/check_links.py

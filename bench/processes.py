@@ -167,6 +167,11 @@ class Server:
                 pages[key] = max(size, pages.get(key, 0))
         return Memory(pss * 1024, anonymous * 1024 + sum(pages.values()))
 
+    def resident(self) -> int:
+        """Bytes that the processes hold in memory (RSS), without the first, which has started the others."""
+        tree = _tree(self._process.pid).keys() - {self._process.pid}
+        return sum(_kilobytes(Path(f"/proc/{pid}/smaps_rollup").read_text(), "Rss") for pid in tree) * 1024
+
     def _stop(self) -> None:
         self._known |= _tree(self._process.pid)
         if self._process.poll() is None:

@@ -147,6 +147,26 @@ def test_a_reload(serve: Serve, workers: int, hello: Path, tmp_path: Path) -> No
         ask_on(client, server)
 
 
+def test_a_program_that_cannot_be_swapped_in_leaves_its_modules(serve: Serve, hello: Path, tmp_path: Path) -> None:
+    """Routes that clash are found last of all."""
+    server = serve(APP, "-m", "hello.so")
+    program = tmp_path / "program.py"
+    text = program.read_text()
+    program.write_text(
+        f"{text}\nlate = App()\napp.mount('/', late)\napp.on_start(lambda: late.get('/')(lambda request: 'late'))\n"
+    )
+    server.send(signal.SIGHUP)
+    server.wait_for("not reloaded, the old program serves on: ValueError: two routes clash")
+    assert server.get("/").text == "here"
+    hear_from_all(server, "hello", 1)
+    program.write_text(text.replace("here", "there"))
+    server.send(signal.SIGHUP)
+    server.wait_for("unloaded, to be loaded again")
+    server.wait_for("reloaded", 3)
+    assert server.get("/").text == "there"
+    assert len([line for line in server.log if line["message"].startswith("unloaded")]) == 1
+
+
 NONE = [
     ("", "there is no such file"),
     ("folder", "it is no file"),

@@ -38,6 +38,9 @@ class FileEvent(NamedTuple):
     """When it was noticed, in seconds of `net.clock()`."""
 
 
+SHOWN = 5
+"""Of the targets of a watch, in a line of the log."""
+
 OnChange = Callable[[list[FileEvent]], object]
 
 _watches: set[Watch] = set()
@@ -86,7 +89,8 @@ class Watch:
                     return
                 await self._tell(_events(changes))
         except OSError as error:
-            _logger.error("watching %s ended: %s", ", ".join(targets), error, exc_info=error)
+            shown = ", ".join(targets[:SHOWN]) + (f" and {len(targets) - SHOWN} more" if len(targets) > SHOWN else "")
+            _logger.error("watching %s ended: %s", shown, error, exc_info=error)
         finally:
             self._stop.set()
             _watches.discard(self)

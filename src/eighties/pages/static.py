@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import errno
 import logging
 import os
@@ -157,7 +158,8 @@ class MemoryCache:
         self._held[held] = size
         self.used += size
         if not self._answering:
-            asyncio.get_running_loop().call_later(LOOK_AGAIN, self._look_again)
+            # In nobody's context: it would hold the variables of who asked, and so a program that is gone.
+            asyncio.get_running_loop().call_later(LOOK_AGAIN, self._look_again, context=contextvars.Context())
         self._answering.append(held)
 
     def drop(self, served: ServedFile) -> None:

@@ -1,11 +1,13 @@
 """Fresh: a program's own modules, taken out of `sys.modules` so that they are executed again, or put back as they were.
 
 Own is what lies under the program's folder: the entry and what it imports from there, nothing that is installed. The
-worker makes one `Own` for its process and opens a `Change` on it for each load. State: the finder in `sys.meta_path`.
+worker makes one `Own` for its process and opens a `Change` on it for each load. State: the finder in `sys.meta_path`,
+and `_executed`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -15,7 +17,7 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from types import ModuleType
 
     from ..app import App
@@ -27,6 +29,9 @@ FOREIGN = frozenset(("site-packages", "dist-packages", "__pycache__", "node_modu
 # saved again within the same second, and must neither be taken from a cache nor be cached.
 SETTLED = 2.0
 
+# The files of the modules that FreshLoader has executed, by their names: a module may put what it likes in its place.
+_executed: dict[str, str] = {}
+
 
 class FreshLoader(SourceFileLoader):
     """Loads source as Python does, without byte code where that could be another version's."""
@@ -37,6 +42,11 @@ class FreshLoader(SourceFileLoader):
         if abs(time.time() - found["mtime"]) < SETTLED:
             raise OSError("just saved")
         return found
+
+    def exec_module(self, module: ModuleType) -> None:
+        """As the base class."""
+        _executed[self.name] = os.path.abspath(self.path)
+        super().exec_module(module)
 
 
 class Own:
@@ -50,6 +60,8 @@ class Own:
     def __init__(self, folder: str, entry: str | None = None) -> None:
         self.folder = os.path.abspath(folder)
         self.entry = entry
+        # The current folder of the process, in which the program is loaded the first time, and again.
+        self.current = _go_to(None)
         self._starts = {_start(folder), _start(os.path.realpath(folder))}
         paths = sysconfig.get_paths()
         foreign = {_OURS, *(paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))}
@@ -68,17 +80,20 @@ class Own:
 
     def modules(self) -> dict[str, ModuleType]:
         """Its modules that are loaded, by name. A package without `__init__.py` counts; a shared object does not."""
-        found = {}
-        for name, module in list(sys.modules.items()):
-            path = _path_of(module)
-            if name != "__main__" and path is not None and self.has(path):
-                found[name] = module
-        return found
+        return {name: sys.modules[name] for name in self._paths()}
 
     def files(self) -> set[str]:
         """The source files of the modules that are loaded."""
-        paths = (_path_of(module) for module in self.modules().values())
-        return {path for path in paths if path is not None and path.endswith(".py")}
+        return {path for path in self._paths().values() if path.endswith(".py")}
+
+    def _paths(self) -> dict[str, str]:
+        """Where the modules lie that are loaded, by name."""
+        found = {}
+        for name, module in list(sys.modules.items()):
+            path = _path_of(module) or _executed.get(name)
+            if name != "__main__" and path is not None and self.has(path):
+                found[name] = path
+        return found
 
     # ---- as a finder of sys.meta_path ----
 
@@ -117,11 +132,14 @@ def _start(folder: str) -> str:
 
 def _path_of(module: ModuleType | None) -> str | None:
     """The file of a module that can be executed again, or the folder of one that is only a folder."""
-    names = getattr(module, "__dict__", {})  # no getattr: a lazy module would import what it stands for
-    path = names.get("__file__")
-    if path is None:
-        path = next((each for each in names.get("__path__") or () if os.path.isdir(each)), None)
-    elif not isinstance(path, str) or not path.endswith((".py", ".pyc")):
+    try:
+        names = getattr(module, "__dict__", {})  # no getattr: a lazy module would import what it stands for
+        path = names.get("__file__")
+        if path is None:
+            path = next((each for each in names.get("__path__") or () if os.path.isdir(each)), None)
+        elif not isinstance(path, str) or not path.endswith((".py", ".pyc")):
+            return None
+    except Exception:  # noqa: BLE001 anything may stand in sys.modules, and folders look for their parents there
         return None
     return None if path is None else os.path.abspath(path)
 
@@ -133,11 +151,14 @@ class Change:
         """`path`: what `sys.path` was before the program was first loaded."""
         self.own = own
         self.old = own.modules()
+        self._executed = dict(_executed)
         self._path = list(sys.path)
+        self._current = _go_to(own.current)
         self._registered = _registered()
         self._key = _master_key()
         for name in self.old:
             del sys.modules[name]
+        _executed.clear()
         sys.path[:] = path
         importlib.invalidate_caches()
 
@@ -148,7 +169,10 @@ class Change:
         sys.modules.update(self.old)
         for name, module in self.old.items():
             _hang(name, module)
+        _executed.clear()
+        _executed.update(self._executed)
         sys.path[:] = self._path
+        _go_to(self._current)
         handlers = sys.modules.get("eighties.handlers")
         if handlers is not None:
             handlers.put_back(self._registered)
@@ -161,6 +185,18 @@ class Change:
         """Let go of the old modules."""
         self.old = {}
         self._registered = None
+
+
+def _go_to(folder: str | None) -> str | None:
+    """Change the current folder where that can be done; None: stay. Returns the one before; None: it is gone."""
+    try:
+        before = os.getcwd()
+    except OSError:
+        before = None
+    if folder is not None and folder != before:
+        with contextlib.suppress(OSError):
+            os.chdir(folder)
+    return before
 
 
 def _registered() -> tuple[App, dict[str, Any]] | None:
@@ -179,14 +215,3 @@ def _hang(name: str, module: ModuleType) -> None:
     parent, dot, last = name.rpartition(".")
     if dot and parent in sys.modules:
         setattr(sys.modules[parent], last, module)
-
-
-def walk(folder: str) -> Iterator[tuple[str, list[str]]]:
-    """The folders of a program, from its own down, each with the names of its files."""
-    for path, folders, names in os.walk(folder, followlinks=False):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not is_foreign(name) and not os.path.exists(os.path.join(path, name, "pyvenv.cfg"))
-        )
-        yield path, names

@@ -7,8 +7,10 @@ may still run its code. The worker owns both; what each step does to the engine 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import sys
+import typing
 from collections import deque
 from contextvars import copy_context
 from typing import TYPE_CHECKING
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 # Seconds between looks at whether old programs still have requests.
 SHORTEST_LOOK, LONGEST_LOOK = 0.02, 1.0
+# Of the loop, until it has let go of what has ended.
+LAST_TURNS = 3
+# Seconds that a reload waits until those before it are freed: quick ones shall not need memory for many programs.
+ROOM_TIME = 0.2
 
 
 class Served:
@@ -33,6 +39,9 @@ class Served:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.context = copy_context()
+        handlers = sys.modules.get("eighties.handlers")
+        # Of protocols, which a program has registered while it was loaded; None: HTTP only.
+        self.choose = handlers.chooser() if handlers is not None and handlers.has_protocols() else None
         self._parts: list[_Part] = []
 
     def routes(self) -> tuple[list[Route], dict[int, Route]]:
@@ -79,6 +88,8 @@ class Reloader:
         self._ready = False
         self._task: asyncio.Task[None] | None = None
         self._caring: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
+        self._freed = asyncio.Event()
 
     def hear(self, kind: bytes, number: int) -> None:
         """The parent's order; it waits until the program serves, and until the ones before are done."""
@@ -145,6 +156,7 @@ class Reloader:
     async def _swap(self) -> None:
         """Load, start, swap. Raises LoadError; then all is as it was."""
         worker = self.worker
+        await self._make_room()
         Loading()
         change = Change(worker.own, worker.path)
         try:
@@ -152,9 +164,10 @@ class Reloader:
             old = await worker.start_again(program)
         except BaseException as error:
             change.put_back()
-            if isinstance(error, (SystemExit, KeyboardInterrupt)):
-                raise LoadError(f"the program raised {type(error).__name__} while it started") from None
-            raise
+            if isinstance(error, Exception) or worker.stop.is_set():
+                raise
+            message = f"the program raised {type(error).__name__} while it started"
+            raise LoadError(message, logs.traceback_of(error)) from None
         finally:
             Loading.end()
         change.close()
@@ -164,16 +177,28 @@ class Reloader:
 
     # ---- old programs ----
 
+    async def _make_room(self) -> None:
+        """Have old programs freed, if nothing but time is in the way."""
+        if any(served.is_over() for served in self.old):
+            self._freed.clear()
+            self._hurry.set()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._freed.wait(), ROOM_TIME)
+
     async def _care_for_old(self) -> None:
         """Run an old program's on_stop hooks when its last request has ended, then free it."""
         pause = SHORTEST_LOOK
         while self.old:
-            await asyncio.sleep(pause)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), pause)
+            self._hurry.clear()
             pause = min(pause * 2, LONGEST_LOOK)
             if await self._stop_those(over=True):
                 pause = SHORTEST_LOOK
-                await asyncio.sleep(SHORTEST_LOOK)  # the loop lets go of the task in which the hooks ran
+                for _ in range(LAST_TURNS):  # the loop lets go of the task in which the hooks ran
+                    await asyncio.sleep(0)
                 collect()
+                self._freed.set()
 
     async def _stop_those(self, over: bool) -> bool:
         """Stop old programs, only those that are over or all of them. Whether there were any; none is held then."""
@@ -203,6 +228,8 @@ async def stop_served(served: Served, again: bool = False) -> bool:
 
 def collect() -> None:
     """Free what is garbage, what was frozen too, and freeze what is left: the collector need not look at it."""
+    for forget in getattr(typing, "_cleanups", ()):  # what stands in its caches, `Optional[Post]`, holds the module
+        forget()
     gc.unfreeze()
     gc.collect()
     gc.freeze()

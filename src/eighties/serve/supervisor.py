@@ -306,6 +306,9 @@ class Supervisor:
         if process.successor:
             self.rounds.replaced(slot.number)
         if self.announced:
+            if slot.number == 0 and self.settings.reload and not process.successor:
+                # It watches for all: what was saved while there was none is new to the others.
+                self.rounds.ask(frames.PROGRAM, {})
             return
         self.announced = True
         self._begin_to_watch()

@@ -228,7 +228,7 @@ class Worker:
         self.watches = self.settings.reload and orders.number == 0
         self.natives = self.settings.modules.split(",") if self.settings.modules else []
         self.watch: watch.Watch | None = None
-        self.seen: tuple[watch.States, watch.States] = {}, {}
+        self.seen = watch.NOTHING
         # As they were before the program was loaded.
         self.path = list(sys.path)
         self.context = copy_context()
@@ -351,7 +351,9 @@ class Worker:
         link.Loading()
         await start_app(program.app)
         self.starting = None
-        self.served = self.put_in_place(program)
+        link.Loading.end()
+        self.served = reload.Served(program)
+        self.put_in_place(self.served)
         self.modules = modules.load(self.settings, engine, program, self.orders.listeners)
         # What is loaded by now stays: the collector need not look at it again.
         gc.enable()
@@ -370,20 +372,16 @@ class Worker:
         site = self.served.program.site
         return None if site is None else site.root
 
-    def put_in_place(self, program: Program) -> reload.Served:
-        """Hand the program's routes and hooks to those who call them, in the context that the on_start hooks left."""
-        link.Loading.end()
-        served, engine = reload.Served(program), self.engine
+    def put_in_place(self, served: reload.Served) -> None:
+        """Hand a program's routes and hooks to those who call them, in the context that the on_start hooks left."""
+        program, engine = served.program, self.engine
         if self.follow is not None:
             self.follow.join(program)
         self.set_routes(served)
         engine.set_hooks({name: hook for name, hook in program.hooks.items() if name in ENGINE_HOOKS}, program.raw)
-        handlers = sys.modules.get("eighties.handlers")
-        speaks_others = handlers is not None and handlers.has_protocols()
-        engine.set_protocols(handlers.chooser() if handlers is not None and speaks_others else None)
+        engine.set_protocols(served.choose)
         self.loop.add_reader(engine.fileno(), engine.poll)  # again: a reader keeps the context it was added in
         self.link.start(engine.fileno(), program.hooks.get("on_message") or link.no_hook(), report)
-        return served
 
     def set_routes(self, served: reload.Served) -> None:
         """Have the engine serve what the App and its site consist of now."""
@@ -395,9 +393,16 @@ class Worker:
         await start_app(program.app, again=True)
         for listener in self.listeners:
             self.call_on_init(program, listener)
-        if self.modules is not None:
-            self.modules.reload(program)
-        old, self.served = self.served, self.put_in_place(program)
+        link.Loading.end()
+        old, new = self.served, reload.Served(program)
+        try:  # nothing runs meanwhile but what is called here: until all has been swapped, all can be put back
+            self.put_in_place(new)
+            if self.modules is not None:
+                self.modules.reload(program)
+        except BaseException:
+            old.context.copy().run(self.put_in_place, old)
+            raise
+        self.served = new
         if self.care is not None:
             self.care.close()
         self.take_care()

@@ -6,6 +6,7 @@ What is used of the driver's insides is named here (tests/test_sql_driver.py see
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -184,7 +185,7 @@ class Killer:
             return
         self._wanted.append(session)
         if self._task is None:
-            self._task = loop.create_task(self._work())
+            self._task = loop.create_task(self._work(), context=contextvars.Context())
 
     async def close(self) -> None:
         """Have what is wanted done, within a time."""

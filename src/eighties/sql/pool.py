@@ -243,7 +243,8 @@ class Pool(Generic[L]):
         future: asyncio.Future[L] = loop.create_future()
         self._waiting[future] = loop.time() + self._timeout
         if self._timer is None:
-            self._timer = loop.call_later(self._timeout, self._expire)
+            # Of nobody's context: a timer would hold the variables of who waits, and so a program that is gone.
+            self._timer = loop.call_later(self._timeout, self._expire, context=contextvars.Context())
         try:
             return await future
         except asyncio.CancelledError:
@@ -261,7 +262,7 @@ class Pool(Generic[L]):
         while self._waiting:
             future, deadline = next(iter(self._waiting.items()))
             if deadline > loop.time():
-                self._timer = loop.call_at(deadline, self._expire)
+                self._timer = loop.call_at(deadline, self._expire, context=contextvars.Context())
                 return
             del self._waiting[future]
             if not future.done():

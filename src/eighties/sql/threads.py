@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextvars
 import os
 import sqlite3
 import threading
@@ -278,7 +279,7 @@ class Readers:
         job.since = loop.time()
         self._waiting.append(job)
         if self._timer is None:
-            self._timer = loop.call_later(LATENCY, self._look)
+            self._timer = loop.call_later(LATENCY, self._look, context=contextvars.Context())
         if not self._threads:
             self._start()
         self._under_way += 1
@@ -325,7 +326,7 @@ class Readers:
                 helper.call()
             elif len(self._threads) < self._size:
                 self._start()
-        self._timer = self._loop.call_later(LATENCY, self._look)
+        self._timer = self._loop.call_later(LATENCY, self._look, context=contextvars.Context())
 
     async def close(self, timeout: float = CLOSING_TIMEOUT) -> None:
         """Let what is under way end, within the time; then end the threads."""
