@@ -17,6 +17,7 @@ from typing import Self
 
 import pytest
 from conftest import Serve
+from ports import unused_port
 from server import PATIENCE, Server, foreign_environment
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -318,7 +319,5 @@ def test_visit_of_all_kinds_of_servers(visiting: Server, answer: bytes, status: 
     with other_server(answer) as url:
         reply = visiting.get(f"/visit?url={url}")
     assert reply.status == status and text in reply.text
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        closed = listener.getsockname()[1]
-    assert visiting.get(f"/visit?url=http://127.0.0.1:{closed}/").status == 502
+    assert visiting.get(f"/visit?url=http://127.0.0.1:{unused_port()}/").status == 502
     assert_quiet(visiting)
