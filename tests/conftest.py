@@ -10,12 +10,24 @@ from typing import Protocol
 
 import pytest
 from database import database, loops, mariadb, mysql  # noqa: F401 fixtures
+from hypothesis import HealthCheck, settings
 from promise_loops import loop, quiet  # noqa: F401 fixtures
 from server import Server
 
 # The command must mean the same wherever the tests run.
 for _name in [name for name in os.environ if name.startswith("EIGHTIES_") and name != "EIGHTIES_SANITIZE"]:
     del os.environ[_name]
+
+
+# How long an example takes says nothing on a busy machine.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """How many processes test side by side (`-n auto`): two for each core, as tests often wait. Each takes 200 MB."""
+    return min(2 * (os.cpu_count() or 1), 8)
 
 
 def pytest_report_header() -> str:

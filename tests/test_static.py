@@ -340,7 +340,7 @@ def test_ranges_of_encoded_files(shelf: Files, name: str) -> None:
 # ---- whatever a client sends ----
 
 _names = st.sampled_from(["memory.txt", "python.txt", "large.txt", "empty.txt", "coded.css", "large.css"])
-relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @relaxed

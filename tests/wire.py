@@ -102,6 +102,7 @@ class Raw:
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(PATIENCE)
+        self.asked = time.monotonic()  # when it last began to say something: before the server heard of it
         if server:
             self.socket.connect(("127.0.0.1", server.port))
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -117,6 +118,7 @@ class Raw:
 
     def send(self, data: bytes, pause: float | None = None) -> bool:
         """Send all, or byte by byte with a pause after each. False when the server has closed meanwhile."""
+        self.asked = time.monotonic()
         try:
             if pause is None:
                 self.socket.sendall(data)
