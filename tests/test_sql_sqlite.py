@@ -190,7 +190,7 @@ def test_a_transaction_that_is_left_ends_what_it_does(tmp_path: Path) -> None:
         leaving.cancel()
         await asyncio.sleep(0.05)
         leaving.cancel()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             with pytest.raises(QueryError, match="interrupted"):
                 await children[0]
             await asyncio.wait([leaving])
@@ -214,7 +214,7 @@ def test_locks_of_others(tmp_path: Path) -> None:
         with pytest.raises(QueryError, match="locked") as caught:
             await db.exec("INSERT INTO t VALUES (1)")
         assert "timeout" in str(caught.value)
-        assert 0.4 < time.monotonic() - started < 2 and caught.value.code == sqlite3.SQLITE_BUSY
+        assert 0.4 < time.monotonic() - started < 20 and caught.value.code == sqlite3.SQLITE_BUSY
         with pytest.raises(QueryError, match="locked"):
             async with db.transaction():
                 pass
@@ -360,7 +360,7 @@ def test_programs_end(tmp_path: Path, end: str) -> None:
     )
     assert done.returncode == ("1/0" in end), done.stderr
     assert "1/0" in end or (done.stdout == "over\n" and "Traceback" not in done.stderr), done.stderr
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 25
 
 
 def test_after_a_fork(tmp_path: Path) -> None:
