@@ -315,10 +315,13 @@ def test_cancelled_in_a_transaction(database: str) -> None:
     async def main() -> None:
         db = await table(database)
 
+        reached = asyncio.Event()
+
         async def task(swallow: bool) -> None:
             async with db.transaction():
                 await db.exec("INSERT INTO t (name) VALUES (%s)", "a")
                 try:
+                    reached.set()
                     await slow(db)
                 except asyncio.CancelledError:
                     if not swallow:
@@ -326,8 +329,10 @@ def test_cancelled_in_a_transaction(database: str) -> None:
                     await db.exec("INSERT INTO t (name) VALUES (%s)", "b")
 
         for swallow in (False, True):
+            reached.clear()
             running = asyncio.create_task(task(swallow))
-            await asyncio.sleep(0.2)
+            await reached.wait()
+            await asyncio.sleep(0.1)
             running.cancel()
             with pytest.raises(TransactionError if swallow else asyncio.CancelledError):
                 await running
@@ -353,7 +358,7 @@ async def slow(db: Any) -> None:
 
 def test_cancelled_queries(database: str) -> None:
     async def main() -> None:
-        db = connect(database + "?pool=2&timeout=5")
+        db = connect(database + "?pool=2&timeout=30")
         for _ in range(5):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.03):

@@ -19,8 +19,11 @@ import pytest
 from database import run
 
 from eighties.sql import PoolTimeout, QueryError, ServerDown, SQLite, connect
+from eighties.sql.threads import Job, Thread
 
 pytestmark = pytest.mark.pure
+
+ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT SUM(x) FROM c"
 
 
 def threads() -> list[str]:
@@ -28,7 +31,7 @@ def threads() -> list[str]:
 
 
 def until_no_threads() -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while threads():
         assert time.monotonic() < deadline, threads()
         time.sleep(0.005)
@@ -62,7 +65,7 @@ def test_in_memory() -> None:
         await db.exec("CREATE TABLE t (id INTEGER PRIMARY KEY)")
         await asyncio.gather(*[db.exec("INSERT INTO t VALUES (%s)", n) for n in range(20)])
         with pytest.raises(asyncio.CancelledError):
-            waiting = db.select("WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT SUM(x) FROM c")
+            waiting = db.select(ENDLESS)
             await asyncio.sleep(0.05)
             waiting.cancel()
             await waiting
@@ -177,12 +180,11 @@ def test_a_transaction_that_is_left_ends_what_it_does(tmp_path: Path) -> None:
 
     async def main() -> None:
         db = connect(f"sqlite:///{tmp_path}/a.db")
-        endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT SUM(x) FROM c"
         children: list[asyncio.Future[Any]] = []
 
         async def leave() -> None:
             async with db.transaction():
-                children.append(asyncio.ensure_future(db.fetch(endless)))
+                children.append(asyncio.ensure_future(db.fetch(ENDLESS)))
                 await asyncio.sleep(50)
 
         leaving = asyncio.create_task(leave())
@@ -255,16 +257,15 @@ def test_two_clients_write_at_once(tmp_path: Path) -> None:
 def test_a_long_query_keeps_nobody_waiting(tmp_path: Path) -> None:
     async def main() -> None:
         db = connect(f"sqlite:///{tmp_path}/a.db?pool=2&timeout=0.3")
-        endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT SUM(x) FROM c"
-        running = db.select(endless)
+        running = db.select(ENDLESS)
         await asyncio.sleep(0.05)
         await db.exec("CREATE TABLE t (id INTEGER)")  # the loop is free, and so is the writer
         with pytest.raises(PoolTimeout, match="pool=1"):
             await db.select("SELECT 1")
         running.cancel()
         assert await db.select_value("SELECT 1") == 1
-        db.select(endless).cancel()
-        db.select(endless).cancel()
+        db.select(ENDLESS).cancel()
+        db.select(ENDLESS).cancel()
         await db.close()
         assert not threads()
 
@@ -291,9 +292,8 @@ def test_long_queries_get_help(tmp_path: Path) -> None:
     async def main() -> None:
         db = connect(f"sqlite:///{tmp_path}/a.db?pool=4&timeout=30")
         await db.exec("CREATE TABLE t (id INTEGER)")
-        endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT SUM(x) FROM c"
         for _ in range(3):
-            running = [db.select(endless) for _ in range(2)]
+            running = [db.select(ENDLESS) for _ in range(2)]
             for _ in range(5):
                 async with asyncio.timeout(20):
                     found = await asyncio.gather(*[db.fetch("SELECT ?", (n,)) for n in range(50)])
@@ -305,6 +305,27 @@ def test_long_queries_get_help(tmp_path: Path) -> None:
             assert await db.select_value("SELECT %s", 1) == 1
         await db.close()
         assert not threads()
+
+    run(main())
+
+
+def test_cancelled_while_it_connects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to interrupt yet; the query must not go on for ever afterwards."""
+    opened = Thread.open
+
+    def slowly(thread: Thread, job: Job) -> None:
+        time.sleep(0.2)
+        opened(thread, job)
+
+    monkeypatch.setattr(Thread, "open", slowly)
+
+    async def main() -> None:
+        db = connect(f"sqlite:///{tmp_path}/a.db?pool=2&timeout=20")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await db.select(ENDLESS)
+        assert await db.select_value("SELECT 5") == 5
+        await db.close()
 
     run(main())
 
