@@ -476,6 +476,8 @@ def test_closing(database: str) -> None:
         db = connect(database)
         under_way = [db.select_value("SELECT %s", n) for n in range(4)]
         await asyncio.sleep(0.05)
+        while any(pool._waiting for pool in db._pools):  # who still waits for a connection is refused
+            await asyncio.sleep(0.001)
         await db.close()
         assert await aio.gather(*under_way) == (0, 1, 2, 3)
         with pytest.raises(ClientClosed, match="closed"):
