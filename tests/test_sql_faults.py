@@ -157,8 +157,10 @@ def test_killed_in_a_query(mysql: str) -> None:
         session = await db.select_value("SELECT CONNECTION_ID()")
         for command, error in ((f"KILL QUERY {session}", QueryError), (f"KILL {session}", ConnectionLost)):
             assert await db.select_value("SELECT CONNECTION_ID()") == session
-            asleep = db.select_value("SELECT SLEEP(%s)", 10)
-            await asyncio.sleep(0.05)
+            asleep = db.select_value("SELECT SLEEP(%s)", 50)
+            begun = "SELECT COUNT(*) FROM information_schema.processlist WHERE id = %s AND info LIKE %s"
+            while not await other.select_value(begun, session, "SELECT SLEEP%"):
+                await asyncio.sleep(0.01)
             await other.exec(command)
             with pytest.raises(error, match="interrupted|killed|Lost"):
                 await asleep
@@ -525,7 +527,7 @@ def test_tls_is_required(mariadb: MariaDB, secured: MariaDB) -> None:
         assert (await db.select_one(CIPHER))["Value"] == ""
         await db.close()
         async with Proxy(secured.port) as proxy:
-            db = connect(secured.url(port=proxy.port, options="?timeout=1"))
+            db = connect(secured.url(port=proxy.port, options="?timeout=10"))
             for after in (0, 50, 120, 800):
                 proxy.fault = Fault("close", after)
                 with pytest.raises(ServerDown):

@@ -188,7 +188,9 @@ def test_a_transaction_that_is_left_ends_what_it_does(tmp_path: Path) -> None:
                 await asyncio.sleep(50)
 
         leaving = asyncio.create_task(leave())
-        await asyncio.sleep(0.1)
+        while not children:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
         leaving.cancel()
         await asyncio.sleep(0.05)
         leaving.cancel()
@@ -207,7 +209,7 @@ def test_locks_of_others(tmp_path: Path) -> None:
 
     async def main() -> None:
         path = tmp_path / "a.db"
-        db = connect(f"sqlite:///{path}?timeout=0.6")
+        db = connect(f"sqlite:///{path}?timeout=1.2")
         await db.exec("CREATE TABLE t (id INTEGER PRIMARY KEY)")
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -256,7 +258,7 @@ def test_two_clients_write_at_once(tmp_path: Path) -> None:
 
 def test_a_long_query_keeps_nobody_waiting(tmp_path: Path) -> None:
     async def main() -> None:
-        db = connect(f"sqlite:///{tmp_path}/a.db?pool=2&timeout=0.3")
+        db = connect(f"sqlite:///{tmp_path}/a.db?pool=2&timeout=1")
         running = db.select(ENDLESS)
         await asyncio.sleep(0.05)
         await db.exec("CREATE TABLE t (id INTEGER)")  # the loop is free, and so is the writer
