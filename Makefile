@@ -11,6 +11,8 @@ PIP = $(PYTHON) -m pip --disable-pip-version-check --no-input --quiet
 # Compiled here, with the tools of the virtual environment, looked for on PATH; warnings are errors for developers.
 BUILD = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PIP) install --no-build-isolation -Csetup-args=-Dwerror_ours=true
 PYTHON_CODE = src tests bench examples tools
+# Side by side, as tests often wait. In how many processes, tests/conftest.py says.
+TESTS = $(PYTHON) -m pytest -n auto --dist worksteal
 SITES = examples/www bench/programs/site
 SOURCES := $(shell find src tests/c -type f ! -name '*.pyc' 2>/dev/null) meson.build meson.options pyproject.toml
 
@@ -25,7 +27,7 @@ run: build
 build: $(VENV)/.stamp-build
 
 test: lint
-	$(PYTHON) -m pytest tests
+	$(TESTS) tests
 
 lint: $(VENV)/.stamp-build $(VENV)/.stamp-test
 	$(PYTHON) -m ruff check --quiet $(PYTHON_CODE)
@@ -42,7 +44,7 @@ sanitize: build/sanitize/.stamp $(VENV)/.stamp-test
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc \
 	PYTHONPATH="$(CURDIR)/build/sanitize/site" EIGHTIES_SANITIZE=1 \
-	$(PYTHON) -m pytest -m "not lint and not browser and not pure" -p no:cacheprovider tests
+	$(TESTS) -m "not lint and not browser and not pure" -p no:cacheprovider tests
 
 fuzz: $(VENV)/.stamp-venv
 	tools/need.sh fuzz

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Protocol
 
 import pytest
 from database import database, loops, mariadb, mysql  # noqa: F401 fixtures
+from hypothesis import HealthCheck, settings
 from promise_loops import loop, quiet  # noqa: F401 fixtures
 from server import Server
 
@@ -17,12 +19,29 @@ for _name in [name for name in os.environ if name.startswith("EIGHTIES_") and na
     del os.environ[_name]
 
 
+# How long an example takes says nothing on a busy machine.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """How many processes test side by side (`-n auto`): two for each core, as tests often wait. Each takes 200 MB."""
+    return min(2 * (os.cpu_count() or 1), 8)
+
+
 def pytest_report_header() -> str:
     """Which engine is tested. Under `make sanitize` it must be the one that the sanitizers watch."""
     from eighties import _engine
 
     assert "EIGHTIES_SANITIZE" not in os.environ or _engine.BUILD == "check", _engine.__file__
     return f"engine: {_engine.VERSION} ({_engine.BUILD}), {_engine.__file__}"
+
+
+def pytest_collection_finish() -> None:
+    """The thousands of tests stay, and so does what they import: no `gc.collect()` of a test has to walk over them."""
+    gc.collect()
+    gc.freeze()
 
 
 class Serve(Protocol):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import pytest
+from ports import unused_port
 from server import foreign_environment
 
 PATIENCE = 60.0
@@ -65,9 +66,7 @@ class MariaDB:
             pytest.fail("the tests of sql need MariaDB's server: apt-get install mariadb-server-core", pytrace=False)
         self.folder = Path(tempfile.mkdtemp(prefix="eighties-mariadb-"))
         self.socket = self.folder / "socket"
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.port: int = sock.getsockname()[1]
+        self.port = unused_port()
         self._process: subprocess.Popen[bytes] | None = None
         data = self.folder / "data"
         data.mkdir()

@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from ports import unused_port
+
 Kind = Literal["close", "reset", "stall", "garbage"]
 
 
@@ -31,15 +33,14 @@ class Proxy:
         self.delay = 0.0
         self.fault: Fault | None = None
         self.accepted = 0
-        self.port = 0
+        self.port = unused_port()  # so that it is still free when it listens again
         self._server_port = port
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        await self.resume()
         return self
 
     async def __aexit__(self, *_: object) -> None:

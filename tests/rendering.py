@@ -94,7 +94,7 @@ def rendered(files: str | Files, names: dict[str, Any] | None = None, context: C
 
     async def wait() -> None:
         assert result is not None
-        await asyncio.wait_for(result, 5)
+        await asyncio.wait_for(result, 30)
 
     if page.is_async:
         asyncio.run(wait())

@@ -78,17 +78,26 @@ def run(command: list[str]) -> str:
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """The path of a program, which is compiled when it is first asked for."""
-    folder = tmp_path_factory.mktemp("c")
+    """The path of a program, which is compiled when it is first asked for, also by a process that tests beside us."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+    folder.mkdir(exist_ok=True)
 
-    def compile_program(name: str) -> str:
+    def make(name: str, *arguments: str) -> str:
         target = folder / name
         if not target.exists():
-            program = PROGRAMS[name]
-            sources = [HERE / source for source in program.own] + [ENGINE / source for source in program.engine]
-            headers = [f"-I{HERE / header}" for header in program.headers] + [f"-I{HERE}", f"-I{ENGINE}"]
-            run([os.environ.get("CC", "cc"), *FLAGS, *headers, *map(str, sources), "-o", str(target)])
+            ours = folder / f"{name}.{os.getpid()}"
+            run([os.environ.get("CC", "cc"), *FLAGS, *arguments, "-o", str(ours)])
+            ours.replace(target)
         return str(target)
+
+    def compile_program(name: str) -> str:
+        program = PROGRAMS[name]
+        headers = [f"-I{HERE / header}" for header in program.headers] + [f"-I{HERE}", f"-I{ENGINE}"]
+        objects = []
+        for source in [*(HERE / own for own in program.own), *(ENGINE / engine for engine in program.engine)]:
+            objects.append(make("-".join([*program.headers, f"{source.stem}.o"]), *headers, "-c", str(source)))
+        return make(name, *objects)
 
     return compile_program
 

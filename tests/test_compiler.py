@@ -203,7 +203,7 @@ class Manager:
 
 
 @given(TREES, st.sampled_from(["", "  ", "\t"]), st.sampled_from(["\n", "\r\n"]), st.booleans(), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_sugar_is_the_long_form(trees: list[Tree], margin: str, newline: str, included: bool, coroutine: bool) -> None:
     names = {"manager": Manager, "d": {"k": "<v>"}, "f": lambda value: value * 2}
     pieces: list[str] = []
@@ -422,7 +422,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES, max_size=15).map("".join), st.lists(PIECES, max_size=8).map("".join))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_nothing_but_page_errors(first: str, second: str) -> None:
     try:
         page = compiled({"a.html": f"{first}<?include b.html ?>", "b.html": second})

@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 import pytest
+from ports import unused_port
 from sockets import House, Peer, Read, Reading, framed, holds, in_house, message, turns, until
-from test_outgoing import unused_port
 
 from eighties.incoming import MANY_REFUSALS, comes_of
 from eighties.outgoing import connect

@@ -16,7 +16,9 @@ from types import TracebackType
 from typing import Self
 
 import pytest
+from client import served
 from conftest import Serve
+from ports import unused_port
 from server import PATIENCE, Server, foreign_environment
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -241,9 +243,12 @@ def test_chat_by_curl(serve: Serve, workers: int) -> None:
 # ---- visit.py ----
 
 
-@pytest.fixture
-def visiting(serve: Serve, workers: int) -> Server:
-    return serve(EXAMPLES / "visit.py", "-c", str(workers))
+@pytest.fixture(scope="module", params=[1, 2], ids=["1 worker", "2 workers"])
+def visiting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all; it has nothing to complain of."""
+    for server in served(EXAMPLES / "visit.py", tmp_path_factory.mktemp("visit"), "-c", str(request.param)):
+        yield server
+        assert_quiet(server)
 
 
 def test_visit_fetches(visiting: Server) -> None:
@@ -255,7 +260,6 @@ def test_visit_fetches(visiting: Server) -> None:
     nested = f"/visit?url=http://127.0.0.1:{visiting.port}/visit?url={url}"
     assert visiting.get(nested).text == "It is 1984\n"
     assert re.match(r"Linux \w+\n", visiting.get("/run").text)
-    assert_quiet(visiting)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +281,6 @@ def test_visit_fetches(visiting: Server) -> None:
 def test_visit_refuses(visiting: Server, url: str, status: int) -> None:
     reply = visiting.get(f"/visit?url={url}")
     assert (reply.status, "http" in reply.text or "hosts" in reply.text or "ort" in reply.text) == (status, True)
-    assert_quiet(visiting)
 
 
 @contextmanager
@@ -318,7 +321,4 @@ def test_visit_of_all_kinds_of_servers(visiting: Server, answer: bytes, status: 
     with other_server(answer) as url:
         reply = visiting.get(f"/visit?url={url}")
     assert reply.status == status and text in reply.text
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        closed = listener.getsockname()[1]
-    assert visiting.get(f"/visit?url=http://127.0.0.1:{closed}/").status == 502
-    assert_quiet(visiting)
+    assert visiting.get(f"/visit?url=http://127.0.0.1:{unused_port()}/").status == 502

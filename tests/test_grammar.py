@@ -221,9 +221,7 @@ def predicates(draw: Any) -> tuple[str, list[Any], Any]:
     return "_".join(words), args, holds
 
 
-SETTINGS = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+SETTINGS = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @given(FACTS, st.lists(predicates(), min_size=1, max_size=6))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from eighties.inbox import READ_LIMIT, Inbox, Overflow, Want
@@ -82,7 +82,6 @@ def test_delimiters_that_begin_within_themselves(delimiter: bytes) -> None:
         assert read(chunks, [delimiter] * len(expected)) == expected, chunks
 
 
-@settings(deadline=None)
 @given(
     pieces=st.lists(st.one_of(st.binary(max_size=20), st.text("ab|", max_size=9).map(str.encode)), max_size=12),
     delimiters=st.lists(st.sampled_from([b"|", b"ab", b"aab", b"||"]), min_size=12, max_size=12),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import unused_port
 from sockets import House, Peer, in_house, open_descriptors, turns, until
 
 from eighties import outgoing
@@ -56,12 +57,6 @@ def full(family: int = socket.AF_INET, place: Any = ("127.0.0.1", 0)) -> Iterato
             with contextlib.suppress(BlockingIOError):
                 client.connect(listener.getsockname())
         yield listener
-
-
-def unused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def resolver(addresses: list[Any]) -> Callable[..., Awaitable[list[Any]]]:

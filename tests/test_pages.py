@@ -435,7 +435,7 @@ def test_requests_of_one_page_do_not_mix(serve: Serve, tmp_path: Path) -> None:
 # ---- whatever a client sends ----
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), max_size=60),
     st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=60),

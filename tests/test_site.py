@@ -236,6 +236,7 @@ def test_compressed_pages_and_sources_have_no_route(serve: Serve, tmp_path: Path
     assert server.get("/y.css.gz").text == "zipped"
 
 
+@pytest.mark.pure  # under sanitizers it takes a minute to walk over all these folders
 def test_odd_trees_do_not_stop_the_start(serve: Serve, tmp_path: Path) -> None:
     root = write_site(tmp_path, {"x.html": "<?include p.priv.html ?>", "y.html": "fine"}) / "public_html"
     (root / "loop").symlink_to("loop")

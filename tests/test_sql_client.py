@@ -315,10 +315,13 @@ def test_cancelled_in_a_transaction(database: str) -> None:
     async def main() -> None:
         db = await table(database)
 
+        reached = asyncio.Event()
+
         async def task(swallow: bool) -> None:
             async with db.transaction():
                 await db.exec("INSERT INTO t (name) VALUES (%s)", "a")
                 try:
+                    reached.set()
                     await slow(db)
                 except asyncio.CancelledError:
                     if not swallow:
@@ -326,8 +329,10 @@ def test_cancelled_in_a_transaction(database: str) -> None:
                     await db.exec("INSERT INTO t (name) VALUES (%s)", "b")
 
         for swallow in (False, True):
+            reached.clear()
             running = asyncio.create_task(task(swallow))
-            await asyncio.sleep(0.2)
+            await reached.wait()
+            await asyncio.sleep(0.1)
             running.cancel()
             with pytest.raises(TransactionError if swallow else asyncio.CancelledError):
                 await running
@@ -353,7 +358,7 @@ async def slow(db: Any) -> None:
 
 def test_cancelled_queries(database: str) -> None:
     async def main() -> None:
-        db = connect(database + "?pool=2&timeout=5")
+        db = connect(database + "?pool=2&timeout=30")
         for _ in range(5):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.03):
@@ -445,11 +450,11 @@ def test_streams(database: str) -> None:
 
 def test_waiting_for_the_pool(database: str) -> None:
     async def main() -> None:
-        db = connect(database + "?pool=1&timeout=0.3")
+        db = connect(database + "?pool=1&timeout=1")
         assert await db.select_value("SELECT 1") == 1
         held = asyncio.create_task(slow(db))
         await asyncio.sleep(0.05)
-        with pytest.raises(PoolTimeout, match=r"pool=1\) were in use for 0.3 s"):
+        with pytest.raises(PoolTimeout, match=r"pool=1\) were in use for 1 s"):
             await db.select("SELECT 1")
         held.cancel()
         await asyncio.wait([held])
@@ -471,6 +476,8 @@ def test_closing(database: str) -> None:
         db = connect(database)
         under_way = [db.select_value("SELECT %s", n) for n in range(4)]
         await asyncio.sleep(0.05)
+        while any(pool._waiting for pool in db._pools):  # who still waits for a connection is refused
+            await asyncio.sleep(0.001)
         await db.close()
         assert await aio.gather(*under_way) == (0, 1, 2, 3)
         with pytest.raises(ClientClosed, match="closed"):

@@ -33,12 +33,12 @@ def test_faults_in_the_handshake(mariadb: MariaDB, kind: Kind, after: int) -> No
 
     async def main() -> None:
         async with Proxy(mariadb.port) as proxy:
-            db = connect(mariadb.url(port=proxy.port, options="?timeout=0.4"))
+            db = connect(mariadb.url(port=proxy.port, options="?timeout=1"))
             proxy.fault = Fault(kind, after, b"\xff\x00\x00\x01 no such protocol \x00\xfe\xff")
             started = time.monotonic()
             with pytest.raises(ServerDown) as caught:
                 await ask(db, 1)
-            assert time.monotonic() - started < 2 and PASSWORD not in str(caught.value)
+            assert time.monotonic() - started < 20 and PASSWORD not in str(caught.value)
             proxy.fault = None
             await asyncio.gather(*[ask(db, number) for number in range(20)])
             await db.close()
@@ -54,7 +54,7 @@ def test_cut_in_the_answer(mariadb: MariaDB, kind: Kind, after: int, arguments: 
 
     async def main() -> None:
         async with Proxy(mariadb.port) as proxy:
-            db = connect(mariadb.url(port=proxy.port, options="?timeout=2&pool=2"))
+            db = connect(mariadb.url(port=proxy.port, options="?timeout=10&pool=2"))
             await ask(db, 1)
             long = "SELECT '" + "x" * 4000 + "', 1"
             for _ in range(2):
@@ -90,7 +90,7 @@ def test_garbage_in_the_answer(mariadb: MariaDB) -> None:
         chance = random.Random(80)
         more = [bytes(chance.choices([0, 1, 2, 3, 5, 8, 250, 251, 252, 253, 254, 255], k=60)) for _ in range(60)]
         async with Proxy(mariadb.port) as proxy:
-            db = connect(mariadb.url(port=proxy.port, options="?timeout=2&pool=2"))
+            db = connect(mariadb.url(port=proxy.port, options="?timeout=10&pool=2"))
             await ask(db, 1)
             for garbage in GARBAGE + more:
                 for after in (0, 5):
@@ -157,8 +157,10 @@ def test_killed_in_a_query(mysql: str) -> None:
         session = await db.select_value("SELECT CONNECTION_ID()")
         for command, error in ((f"KILL QUERY {session}", QueryError), (f"KILL {session}", ConnectionLost)):
             assert await db.select_value("SELECT CONNECTION_ID()") == session
-            asleep = db.select_value("SELECT SLEEP(%s)", 10)
-            await asyncio.sleep(0.05)
+            asleep = db.select_value("SELECT SLEEP(%s)", 50)
+            begun = "SELECT COUNT(*) FROM information_schema.processlist WHERE id = %s AND info LIKE %s"
+            while not await other.select_value(begun, session, "SELECT SLEEP%"):
+                await asyncio.sleep(0.01)
             await other.exec(command)
             with pytest.raises(error, match="interrupted|killed|Lost"):
                 await asleep
@@ -176,7 +178,7 @@ def test_a_cancelled_query_ends_on_the_server_too(mysql: str) -> None:
         await asyncio.sleep(0.05)
         asleep.cancel()
         listed = "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE '%%sleepy%%' AND id <> %s"
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(20):
             while await other.select_value(listed, await other.select_value("SELECT CONNECTION_ID()")):
                 await asyncio.sleep(0.01)
         db.select("SELECT SLEEP(50), 'sleepy'").cancel()
@@ -327,8 +329,9 @@ def test_killed_under_load(mariadb: MariaDB) -> None:
                     await asyncio.sleep(0.02)
 
         tasks = [asyncio.create_task(load(worker)) for worker in range(16)]
-        for _ in range(2):
-            await asyncio.sleep(0.4)
+        for enough in (60, 120):
+            while len(written) < enough:
+                await asyncio.sleep(0.01)
             await asyncio.to_thread(mariadb.kill)
             await asyncio.sleep(0.2)
             await asyncio.to_thread(mariadb.start)
@@ -524,7 +527,7 @@ def test_tls_is_required(mariadb: MariaDB, secured: MariaDB) -> None:
         assert (await db.select_one(CIPHER))["Value"] == ""
         await db.close()
         async with Proxy(secured.port) as proxy:
-            db = connect(secured.url(port=proxy.port, options="?timeout=1"))
+            db = connect(secured.url(port=proxy.port, options="?timeout=10"))
             for after in (0, 50, 120, 800):
                 proxy.fault = Fault("close", after)
                 with pytest.raises(ServerDown):

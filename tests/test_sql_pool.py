@@ -148,7 +148,8 @@ def test_who_waits_less_than_connecting_takes() -> None:
                 async with asyncio.timeout(0.02):
                     await pool.acquire()
         assert len(pool._making) == 2
-        await asyncio.sleep(0.3)
+        while pool._making:
+            await asyncio.sleep(0.01)
         assert len(server.links) == 2 and pool.take() is not None
         await pool.close(0)
         assert not any(link.good for link in server.links)

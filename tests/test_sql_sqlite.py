@@ -19,8 +19,11 @@ import pytest
 from database import run
 
 from eighties.sql import PoolTimeout, QueryError, ServerDown, SQLite, connect
+from eighties.sql.threads import Job, Thread
 
 pytestmark = pytest.mark.pure
+
+ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT SUM(x) FROM c"
 
 
 def threads() -> list[str]:
@@ -28,7 +31,7 @@ def threads() -> list[str]:
 
 
 def until_no_threads() -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while threads():
         assert time.monotonic() < deadline, threads()
         time.sleep(0.005)
@@ -62,7 +65,7 @@ def test_in_memory() -> None:
         await db.exec("CREATE TABLE t (id INTEGER PRIMARY KEY)")
         await asyncio.gather(*[db.exec("INSERT INTO t VALUES (%s)", n) for n in range(20)])
         with pytest.raises(asyncio.CancelledError):
-            waiting = db.select("WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT SUM(x) FROM c")
+            waiting = db.select(ENDLESS)
             await asyncio.sleep(0.05)
             waiting.cancel()
             await waiting
@@ -177,20 +180,21 @@ def test_a_transaction_that_is_left_ends_what_it_does(tmp_path: Path) -> None:
 
     async def main() -> None:
         db = connect(f"sqlite:///{tmp_path}/a.db")
-        endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT SUM(x) FROM c"
         children: list[asyncio.Future[Any]] = []
 
         async def leave() -> None:
             async with db.transaction():
-                children.append(asyncio.ensure_future(db.fetch(endless)))
+                children.append(asyncio.ensure_future(db.fetch(ENDLESS)))
                 await asyncio.sleep(50)
 
         leaving = asyncio.create_task(leave())
-        await asyncio.sleep(0.1)
+        while not children:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
         leaving.cancel()
         await asyncio.sleep(0.05)
         leaving.cancel()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             with pytest.raises(QueryError, match="interrupted"):
                 await children[0]
             await asyncio.wait([leaving])
@@ -205,7 +209,7 @@ def test_locks_of_others(tmp_path: Path) -> None:
 
     async def main() -> None:
         path = tmp_path / "a.db"
-        db = connect(f"sqlite:///{path}?timeout=0.6")
+        db = connect(f"sqlite:///{path}?timeout=1.2")
         await db.exec("CREATE TABLE t (id INTEGER PRIMARY KEY)")
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -214,7 +218,7 @@ def test_locks_of_others(tmp_path: Path) -> None:
         with pytest.raises(QueryError, match="locked") as caught:
             await db.exec("INSERT INTO t VALUES (1)")
         assert "timeout" in str(caught.value)
-        assert 0.4 < time.monotonic() - started < 2 and caught.value.code == sqlite3.SQLITE_BUSY
+        assert 0.4 < time.monotonic() - started < 20 and caught.value.code == sqlite3.SQLITE_BUSY
         with pytest.raises(QueryError, match="locked"):
             async with db.transaction():
                 pass
@@ -254,37 +258,46 @@ def test_two_clients_write_at_once(tmp_path: Path) -> None:
 
 def test_a_long_query_keeps_nobody_waiting(tmp_path: Path) -> None:
     async def main() -> None:
-        db = connect(f"sqlite:///{tmp_path}/a.db?pool=2&timeout=0.3")
-        endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT SUM(x) FROM c"
-        running = db.select(endless)
+        db = connect(f"sqlite:///{tmp_path}/a.db?pool=2&timeout=1")
+        running = db.select(ENDLESS)
         await asyncio.sleep(0.05)
         await db.exec("CREATE TABLE t (id INTEGER)")  # the loop is free, and so is the writer
         with pytest.raises(PoolTimeout, match="pool=1"):
             await db.select("SELECT 1")
         running.cancel()
         assert await db.select_value("SELECT 1") == 1
-        db.select(endless).cancel()
-        db.select(endless).cancel()
+        db.select(ENDLESS).cancel()
+        db.select(ENDLESS).cancel()
         await db.close()
         assert not threads()
 
     run(main())
 
 
-def test_long_queries_get_help(tmp_path: Path) -> None:
-    """Queries of no length are done by one thread; where one takes long, the others go on."""
+def test_short_queries_are_done_by_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eighties.sql.threads.LATENCY", 60)  # on a busy machine every query may last
 
     async def main() -> None:
-        db = connect(f"sqlite:///{tmp_path}/a.db?pool=4&timeout=5")
+        db = connect(f"sqlite:///{tmp_path}/a.db?pool=4")
         await db.exec("CREATE TABLE t (id INTEGER)")
         for _ in range(20):
             assert await db.select_value("SELECT %s", 1) == 1
         assert len(threads()) == 2
-        endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT SUM(x) FROM c"
+        await db.close()
+
+    run(main())
+
+
+def test_long_queries_get_help(tmp_path: Path) -> None:
+    """Where one takes long, the others go on."""
+
+    async def main() -> None:
+        db = connect(f"sqlite:///{tmp_path}/a.db?pool=4&timeout=30")
+        await db.exec("CREATE TABLE t (id INTEGER)")
         for _ in range(3):
-            running = [db.select(endless) for _ in range(2)]
+            running = [db.select(ENDLESS) for _ in range(2)]
             for _ in range(5):
-                async with asyncio.timeout(1):
+                async with asyncio.timeout(20):
                     found = await asyncio.gather(*[db.fetch("SELECT ?", (n,)) for n in range(50)])
                 assert found == [[(n,)] for n in range(50)]
             assert len(threads()) <= 4
@@ -294,6 +307,27 @@ def test_long_queries_get_help(tmp_path: Path) -> None:
             assert await db.select_value("SELECT %s", 1) == 1
         await db.close()
         assert not threads()
+
+    run(main())
+
+
+def test_cancelled_while_it_connects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to interrupt yet; the query must not go on for ever afterwards."""
+    opened = Thread.open
+
+    def slowly(thread: Thread, job: Job) -> None:
+        time.sleep(0.2)
+        opened(thread, job)
+
+    monkeypatch.setattr(Thread, "open", slowly)
+
+    async def main() -> None:
+        db = connect(f"sqlite:///{tmp_path}/a.db?pool=2&timeout=20")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await db.select(ENDLESS)
+        assert await db.select_value("SELECT 5") == 5
+        await db.close()
 
     run(main())
 
@@ -349,7 +383,7 @@ def test_programs_end(tmp_path: Path, end: str) -> None:
     )
     assert done.returncode == ("1/0" in end), done.stderr
     assert "1/0" in end or (done.stdout == "over\n" and "Traceback" not in done.stderr), done.stderr
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 25
 
 
 def test_after_a_fork(tmp_path: Path) -> None:

@@ -340,7 +340,7 @@ def test_ranges_of_encoded_files(shelf: Files, name: str) -> None:
 # ---- whatever a client sends ----
 
 _names = st.sampled_from(["memory.txt", "python.txt", "large.txt", "empty.txt", "coded.css", "large.css"])
-relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @relaxed
@@ -512,7 +512,7 @@ def test_pipelined_requests_leave_no_descriptors(shelf: Files, tmp_path: Path) -
     methods = [method for method, *_ in KINDS_OF_REQUESTS]
     alone = [shelf.ask(name, headers, method).body for method, name, headers, _ in KINDS_OF_REQUESTS]
     before = len(open_descriptors())
-    for _ in range(30):
+    for _ in range(10):
         with connected(shelf, wave * 10 + head_of("GET", "empty.txt", {"Connection": "close"})) as client:
             *answers, last = read_answers(rest_of(client), methods * 10)
         assert last.status == 200 and len(answers) == 10 * len(KINDS_OF_REQUESTS)

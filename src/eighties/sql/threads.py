@@ -26,6 +26,8 @@ BUSY_TIMEOUT = 0.1
 """Seconds that SQLite itself waits for a lock; between its tries a query can be cancelled."""
 PART = 256
 """Rows that a stream fetches in one job."""
+STEPS = 1_000_000
+"""Steps of SQLite's machine, tens of milliseconds, after which a query looks whether it is still wanted."""
 LATENCY = 0.002
 """Seconds that a query may wait for a thread before another one helps."""
 
@@ -117,6 +119,8 @@ class Thread:
     def open(self, job: Job) -> None:
         """Connect."""
         self.connection = connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT, isolation_level=None)
+        # An interruption has no effect on a statement that is just about to begin, or on who still connects.
+        connection.set_progress_handler(self._unwanted, STEPS)
         try:
             self._retry(job, connection.execute, "PRAGMA journal_mode=WAL", ())
         except sqlite3.OperationalError as error:
@@ -178,6 +182,11 @@ class Thread:
                 if now >= deadline:
                     raise
                 time.sleep(0.005)  # SQLITE_LOCKED comes at once
+
+    def _unwanted(self) -> bool:
+        """Whether SQLite is to end what it does."""
+        job = self._job
+        return job is not None and job.cancelled
 
     def stop(self, interrupt: bool) -> None:
         """Have it end, at once or when its jobs are done."""
