@@ -109,9 +109,10 @@ class Follow:
     def _files(self) -> tuple[watch.States, watch.States]:
         own, natives = self._worker.own, self._worker.natives
         if self._worker.settings.reload:
-            return watch.look(own.folder, self._root, natives)
-        # Nobody else looks at the whole folder then, which may be someone's home
-        return watch.look("", self._root, [*natives, *own.files()])
+            seen = watch.look(own.folder, self._root, natives)
+        else:  # nobody else looks at the whole folder then, which may be someone's home
+            seen = watch.look("", self._root, [*natives, *own.files()])
+        return seen.sources, seen.pages
 
     def _take(self, seen: tuple[watch.States, watch.States]) -> None:
         """Have a name for the state of all files: the same in every worker, and after a restart, so that a browser that
