@@ -225,13 +225,13 @@ def test_a_server_that_comes_back(serve: Serve, tmp_path: Path, open_tab: OpenTa
 
 
 def test_another_worker_is_no_reload(serve: Serve, tmp_path: Path, open_tab: OpenTab) -> None:
-    server = serve(write_site(tmp_path, SITE), "--dev", "--reload", "-c", "2")
+    server = serve(write_site(tmp_path, SITE), "--dev", "--reload")
     page = open_tab(server.url).go("/")
     swap(page, tmp_path / "public_html", "rgb(4, 5, 6)")
     keep(page)
     with page.expect_response("**/.80s/follow"):
-        for pid in server.wait_for_workers(2):
-            os.kill(pid, signal.SIGKILL)
+        [pid] = server.workers
+        os.kill(pid, signal.SIGKILL)
     swap(page, tmp_path / "public_html", "rgb(7, 8, 9)")
     assert is_kept(page)
 

@@ -306,8 +306,8 @@ class Supervisor:
         if process.successor:
             self.rounds.replaced(slot.number)
         if self.announced:
-            if slot.number == 0 and self.settings.reload and not process.successor:
-                # It watches for all: what was saved while there was none is new to the others.
+            if slot.number == 0 and self.settings.reload and not process.successor and len(self.slots) > 1:
+                # It watches for all: what was saved while it was away is new to the others.
                 self.rounds.ask(frames.PROGRAM, {})
             return
         self.announced = True
