@@ -598,7 +598,8 @@ def test_old_programs_are_freed(more: str, warm_up: int, reloads: int, serve: Se
         wait_until(lambda: diary(tmp_path).count("stop 1 True") == len(diary(tmp_path)) // 2, "the last hook")
         if count == warm_up:
             before = memory(server.workers[0])
-    assert memory(server.workers[0]) - before < 2048
+    if "EIGHTIES_SANITIZE" not in os.environ:  # whose allocator keeps what is freed
+        assert memory(server.workers[0]) - before < 2048
 
 
 @pytest.mark.parametrize("nohup", [False, True])
