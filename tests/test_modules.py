@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import signal
 import socket
@@ -187,6 +188,20 @@ def test_one_that_raises(tmp_path: Path) -> None:
     write(tmp_path, "app.py", APP)
     result = command(tmp_path, "app.py", "-p0", "-m", "m.so")
     assert result.returncode == 3 and "native module m.so: on_load failed: ValueError: no luck" in result.stderr
+
+
+def test_destructors_run_when_python_has_ended(serve: Serve, tmp_path: Path) -> None:
+    """Also those that call the server."""
+    text = BARE.replace("{ return", "{ kept = params; return", 1)
+    text += """
+        #include <stdio.h>
+        __attribute__((destructor)) static void end(void) { printf("%d\\n", kept->engine->log(kept, "info", "late")); }
+    """
+    build(text.replace("int on_load", "static serve_params *kept; int on_load", 1), tmp_path / "m.so")
+    server = serve(APP, "-m", "m.so")
+    server.send(signal.SIGTERM)
+    assert server.output().strip() == str(-errno.EPERM)
+    assert server.stop() == 0
 
 
 def test_it_is_loaded_after_the_hooks_and_has_the_program(serve: Serve, tmp_path: Path) -> None:

@@ -47,11 +47,12 @@ struct native_object {
 
 /* ---- what the table's functions share ---- */
 
-/* The module that calls, if it may: 0, or a negative errno. */
+/* The module that calls, if it may: 0, or a negative errno. Destructors of a module run when Python has ended. */
 static int caller(const serve_params *params, native_object **out) {
   if (!params || !params->reserved) return -EINVAL;
   const face *f = params->reserved;
-  if (PyThread_get_thread_ident() != f->thread || !PyGILState_Check() || PyErr_Occurred()) return -EPERM;
+  if (PyThread_get_thread_ident() != f->thread || !Py_IsInitialized()) return -EPERM;
+  if (!PyGILState_Check() || PyErr_Occurred()) return -EPERM;
   *out = f->owner;
   return f->owner && f->owner->loaded && f->owner->engine->loop ? 0 : -EINVAL;
 }
