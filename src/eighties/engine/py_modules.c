@@ -211,6 +211,16 @@ static void *symbol(native_object *m, const char *name, const char *hint) {
   return found;
 }
 
+/* Its destructors run here. They may run Python code, which must not find it open; what they raise is nobody's. */
+static void close_library(native_object *m) {
+  void *library = m->library;
+  PyObject *error = error_take();
+  m->library = NULL;
+  dlclose(library);
+  if (PyErr_Occurred()) PyErr_WriteUnraisable((PyObject *)m);
+  error_put(error);
+}
+
 /* Open the file and look at it, without calling it. The caller makes sure that no such path was opened before. */
 static int open_library(native_object *m, const char *path) {
   m->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
@@ -227,8 +237,7 @@ static int open_library(native_object *m, const char *path) {
                  "server's eighties.h",
                  (unsigned)*abi, EIGHTIES_ABI);
   if (!PyErr_Occurred()) return 0;
-  dlclose(m->library);
-  m->library = NULL;
+  close_library(m);
   return -1;
 }
 
@@ -365,8 +374,7 @@ static PyObject *native_close(PyObject *self, PyObject *Py_UNUSED(none)) {
   native_object *m = (native_object *)self;
   if (!at_rest(m)) return NULL;
   if (m->loaded) return PyErr_Format(PyExc_RuntimeError, "the module is loaded");
-  dlclose(m->library);
-  m->library = NULL;
+  close_library(m);
   Py_RETURN_NONE;
 }
 
