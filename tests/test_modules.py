@@ -148,6 +148,16 @@ def test_a_reload(serve: Serve, workers: int, hello: Path, tmp_path: Path) -> No
         ask_on(client, server)
 
 
+def test_a_greeting_of_any_length(serve: Serve, hello: Path, tmp_path: Path) -> None:
+    """Whoever changes the example's: none is a format, and nothing is sent from behind its end."""
+    greeting = "100% " + "hello " * 50
+    source = hello.with_suffix(".c")
+    source.write_text(HELLO.read_text().replace('"hello"', f'"{greeting}"'))
+    run(command_in(source), tmp_path)
+    server = serve(APP, "-m", "hello.so")
+    assert ask(server.port) == greeting[:127]
+
+
 NONE = [
     ("", "there is no such file"),
     ("folder", "it is no file"),
