@@ -454,7 +454,7 @@ static size_t body_length(const char *head, const char *at, size_t len) {
   const char *length = field(head, "\r\nContent-Length: "), *coding = field(head, "\r\nTransfer-Encoding: ");
   int status = atoi(head + 9);
   assert(status >= 100 && status < 600 && !(length && coding));
-  assert(status == 100 || field(head, "\r\nDate: "));
+  assert(status < 200 || field(head, "\r\nDate: "));
   if (status < 200 || status == 204 || status == 304) {
     assert(!length && !coding);
     return 0;
@@ -570,6 +570,7 @@ static const char *const requests[] = {
     "\r\n",
 };
 
+/* `how` has 5 bits. */
 static void client_step(client *k, unsigned how) {
   static char body[65536];
   switch (how % 8) {
@@ -591,9 +592,9 @@ static void client_step(client *k, unsigned how) {
     memset(body, 'b', sizeof body);
     client_write(k, body, how & 16 ? sizeof body : 200);
     break;
-  case 5: client_read(k, (how >> 5) * 1000u + 1); break;
+  case 5: client_read(k, (how >> 3) * 1000u + 1); break;
   case 6:
-    if (k->fd >= 0) shutdown(k->fd, how & 32 ? SHUT_WR : SHUT_RD);
+    if (k->fd >= 0) shutdown(k->fd, how & 8 ? SHUT_WR : SHUT_RD);
     break;
   default: client_close(k); break;
   }
