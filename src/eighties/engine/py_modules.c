@@ -343,8 +343,7 @@ static void leave(native_object *m) {
   drop_watches(m);
   m->loaded = false;
   Py_CLEAR(m->ctx);
-  if (error) PyErr_SetObject((PyObject *)Py_TYPE(error), error);
-  Py_XDECREF(error);
+  error_put(error);
 }
 
 static PyObject *native_load(PyObject *self, PyObject *args) {
