@@ -464,8 +464,7 @@ static void client_connect(client *k) {
   if (k->fd < 0 || bind(k->fd, (struct sockaddr *)&own, (socklen_t)len) < 0) abort();
   k->head = false;
   k->counts = true;
-  k->n_sent = k->n_ran = 0;
-  k->n_heard = k->n_text = 0;
+  k->n_sent = k->n_ran = 0, k->n_heard = k->n_text = 0;
   if (connect(k->fd, (struct sockaddr *)&listening, listening_len) == 0) return;
   close(k->fd); /* the server has stopped, or its queue is full */
   k->fd = -1;
@@ -547,8 +546,7 @@ static void client_count(client *k, size_t len) {
   if (k->fd < 0) client_connect(k);
   if (k->fd < 0 || !k->counts) return;
   if (!k->n_text) {
-    int n = snprintf(k->text, sizeof k->text, "GET /a?%u HTTP/1.1\r\nHost: a\r\n\r\n", k->n_sent);
-    k->n_text = (size_t)n;
+    k->n_text = (size_t)snprintf(k->text, sizeof k->text, "GET /a?%u HTTP/1.1\r\nHost: a\r\n\r\n", k->n_sent);
     k->text_at = 0;
   }
   ssize_t n = send(k->fd, k->text + k->text_at, len < k->n_text ? len : k->n_text, MSG_NOSIGNAL);

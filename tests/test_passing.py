@@ -423,29 +423,6 @@ async def test_what_cannot_be_adopted(move: Move) -> None:
 
 
 @moving
-async def test_without_memory_it_stays(move: Move) -> None:
-    """Whichever allocation fails: what cannot be handed out is served on, and the error is that one."""
-    memory = pytest.importorskip("_testcapi")
-    peer = await move.client(GET)
-    assert await peer.answer() == "old"
-    failed = 0
-    for allocation in range(20):
-        memory.set_nomemory(allocation, allocation + 1)
-        try:
-            given = move.old.give_away(100, 1)
-        except MemoryError:
-            given = []
-            failed += 1
-        finally:
-            memory.remove_mem_hooks()
-        for item in given:
-            move.old.adopt(*item)
-        await peer.send(GET)
-        assert await peer.answer() == "old"
-    assert failed
-
-
-@moving
 async def test_a_handler_cannot_give_away(move: Move) -> None:
     app = App()
     raised: list[str] = []
