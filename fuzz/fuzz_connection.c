@@ -8,7 +8,8 @@
  * Input: 2 bytes of settings; then steps from the front, and what the handlers do from the back, until the two meet.
  *
  * Checked: conn_check (EIGHTIES_CHECK) before and after everything; that polling comes to rest; that when the handlers have
- * answered and time goes on every connection ends; that nothing is left over. */
+ * answered and time goes on every connection ends; that nothing is left over; that of a client which sends nothing but
+ * numbered requests each runs once and in order, and all have run when all is quiet. */
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
@@ -283,6 +284,52 @@ static void act(exchange *e) {
   }
 }
 
+/* ---- clients ---- */
+
+typedef struct {
+  int fd;      /* -1: not connected */
+  bool head;   /* it may have sent a HEAD request: where its answers end is not known then */
+  bool counts; /* it has sent nothing but the requests of client_count */
+  unsigned name;
+  unsigned n_sent, n_ran; /* of those: whole, and how many of them have reached the server's upper half */
+  char text[64];          /* the last of them, */
+  size_t text_at, n_text; /* and what is left of it to be sent */
+  char *heard;
+  size_t n_heard;
+} client;
+
+static client clients[CLIENTS];
+static unsigned n_names; /* of clients' sockets, in the whole process */
+
+/* By the name of its peer, which it keeps wherever it goes; NULL: the client has left it. */
+static client *client_of(const conn *c) {
+  struct sockaddr_un peer = {0};
+  socklen_t len = sizeof peer;
+  if (getpeername(c->fd, (struct sockaddr *)&peer, &len) < 0 || len <= sizeof peer.sun_family + 1) return NULL;
+  unsigned name = (unsigned)strtoul(peer.sun_path + 1, NULL, 16);
+  for (int i = 0; i < CLIENTS; i++)
+    if (clients[i].fd >= 0 && clients[i].name == name) return &clients[i];
+  return NULL;
+}
+
+/* Requests run in the order in which they were sent, each once, and none is left out. */
+static void check_order(const conn *c, const http1_head *head) {
+  client *k = client_of(c);
+  if (!k || !k->counts) return;
+  assert(head->query.len && strtoul(head->query.at, NULL, 10) == k->n_ran);
+  k->n_ran++;
+  assert(k->n_ran <= k->n_sent);
+}
+
+/* When all is quiet, whatever was sent to a connection that waits for requests has run. */
+static void check_all_ran(void) {
+  for (const conn *c = s->conns; c; c = c->next) {
+    bool waits = c->in == IN_HEAD && c->out == OUT_IDLE && !c->closing && !c->output.first;
+    const client *k = waits ? client_of(c) : NULL;
+    if (k && k->counts) assert(k->n_ran == k->n_sent);
+  }
+}
+
 /* ---- upcalls ---- */
 
 /* Nothing runs on a connection whose client has asked to close it. */
@@ -297,6 +344,7 @@ static bool up_answer(conn *c, const http1_head *head, const router_match *match
   touch(head->bytes);
   assert(!c->exchange && match->route && c->out == OUT_OWED && !head->chunked && !head->length);
   if (how % 4 != 3) return false;
+  check_order(c, head);
   check_runs(c, head->keep_alive);
   size_t len = how & 4 ? BIG_BYTES : 5;
   answer a = {.status = how & 8 ? 304 : 200, .length = (int64_t)(how & 8 ? 0 : len), .extra = {"X: y\r\n", 6}};
@@ -308,6 +356,7 @@ static bool up_begin(conn *c, const http1_head *head, const router_match *match,
   unsigned how = choice();
   touch(head->bytes);
   assert(!c->exchange && match->route);
+  check_order(c, head);
   check_runs(c, head->keep_alive);
   if (how == 0xff) return false;
   exchange *e = calloc(1, sizeof *e);
@@ -401,24 +450,21 @@ static const upcalls calls = {
     .log = up_log,
 };
 
-/* ---- clients ---- */
+/* ---- what clients do ---- */
 
-typedef struct {
-  int fd;    /* -1: not connected */
-  bool head; /* it may have sent a HEAD request: where its answers end is not known then */
-  char *heard;
-  size_t n_heard;
-} client;
-
-static client clients[CLIENTS];
 static struct sockaddr_un listening;
 static socklen_t listening_len;
 
 static void client_connect(client *k) {
+  struct sockaddr_un own = {.sun_family = AF_UNIX};
   k->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (k->fd < 0) abort();
+  k->name = ++n_names;
+  int len = snprintf(own.sun_path + 1, sizeof own.sun_path - 1, "%x fuzz %d", k->name, getpid()); /* no file's */
+  len += (int)offsetof(struct sockaddr_un, sun_path) + 1;
+  if (k->fd < 0 || bind(k->fd, (struct sockaddr *)&own, (socklen_t)len) < 0) abort();
   k->head = false;
-  k->n_heard = 0;
+  k->counts = true;
+  k->n_sent = k->n_ran = 0, k->n_heard = k->n_text = 0;
   if (connect(k->fd, (struct sockaddr *)&listening, listening_len) == 0) return;
   close(k->fd); /* the server has stopped, or its queue is full */
   k->fd = -1;
@@ -454,7 +500,7 @@ static size_t body_length(const char *head, const char *at, size_t len) {
   const char *length = field(head, "\r\nContent-Length: "), *coding = field(head, "\r\nTransfer-Encoding: ");
   int status = atoi(head + 9);
   assert(status >= 100 && status < 600 && !(length && coding));
-  assert(status == 100 || field(head, "\r\nDate: "));
+  assert(status < 200 || field(head, "\r\nDate: "));
   if (status < 200 || status == 204 || status == 304) {
     assert(!length && !coding);
     return 0;
@@ -491,7 +537,23 @@ static void client_close(client *k) {
 static void client_write(client *k, const void *at, size_t len) {
   if (k->fd < 0) client_connect(k);
   if (k->fd < 0 || !len || send(k->fd, at, len, MSG_NOSIGNAL) < 0) return;
+  k->counts = false;
   if (memchr(at, 'D', len)) k->head = true;
+}
+
+/* Send the next `len` bytes of a row of requests that are numbered; a whole one at most. */
+static void client_count(client *k, size_t len) {
+  if (k->fd < 0) client_connect(k);
+  if (k->fd < 0 || !k->counts) return;
+  if (!k->n_text) {
+    k->n_text = (size_t)snprintf(k->text, sizeof k->text, "GET /a?%u HTTP/1.1\r\nHost: a\r\n\r\n", k->n_sent);
+    k->text_at = 0;
+  }
+  ssize_t n = send(k->fd, k->text + k->text_at, len < k->n_text ? len : k->n_text, MSG_NOSIGNAL);
+  if (n <= 0) return;
+  k->text_at += (size_t)n;
+  k->n_text -= (size_t)n;
+  if (!k->n_text) k->n_sent++;
 }
 
 /* Whether something has come. */
@@ -536,6 +598,7 @@ static void poll_until_quiet(void) {
     poll_once();
     assert(++polls < MOST_POLLS);
   }
+  check_all_ran();
 }
 
 static const char *const requests[] = {
@@ -570,6 +633,7 @@ static const char *const requests[] = {
     "\r\n",
 };
 
+/* `how` has 5 bits. */
 static void client_step(client *k, unsigned how) {
   static char body[65536];
   switch (how % 8) {
@@ -582,6 +646,13 @@ static void client_step(client *k, unsigned how) {
     break;
   }
   case 2:
+    if (how & 24) {
+      size_t len = how & 8 ? sizeof k->text : 1 + step() % 32;
+      for (unsigned n = (how & 24) == 24 ? step() % 16 : 0; n; n--) client_count(k, len);
+      client_count(k, len);
+      break;
+    }
+    /* fall through */
   case 3: {
     const char *request = requests[step() % (sizeof requests / sizeof *requests)];
     client_write(k, request, strlen(request));
@@ -591,9 +662,9 @@ static void client_step(client *k, unsigned how) {
     memset(body, 'b', sizeof body);
     client_write(k, body, how & 16 ? sizeof body : 200);
     break;
-  case 5: client_read(k, (how >> 5) * 1000u + 1); break;
+  case 5: client_read(k, (how >> 3) * 1000u + 1); break;
   case 6:
-    if (k->fd >= 0) shutdown(k->fd, how & 32 ? SHUT_WR : SHUT_RD);
+    if (k->fd >= 0) shutdown(k->fd, how & 8 ? SHUT_WR : SHUT_RD);
     break;
   default: client_close(k); break;
   }

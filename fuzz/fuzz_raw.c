@@ -352,7 +352,8 @@ static sock *called(conn *c) {
 }
 
 static bool up_accepted(conn *c, int listener) {
-  assert(!silent && may_call && s->raw && listener == listening_fd && c->in == IN_HEAD && !c->exchange);
+  assert(!silent && may_call && s->raw && c->in == IN_HEAD && !c->exchange);
+  assert(listener == listening_fd || (listener == -1 && !s->listeners)); /* it came when these were closed */
   unsigned how = choice();
   if (how == 0xff || !take(c, false)) return false;
   sock *k = called(c);
@@ -620,12 +621,25 @@ static void make_fail(unsigned how) {
   }
 }
 
+/* What has not become raw yet, or speaks HTTP and waits, leaves for another process, which is this one. */
+static void pass_on(void) {
+  passed p;
+  if (!server_give_away(s, PASSED_BYTES, &p)) return;
+  int left = memory_left, fd = dup(p.fd);
+  if (fd < 0) abort();
+  close(p.fd);
+  memory_left = -1;
+  if (!server_adopt(s, fd, (span){p.input.at, p.input.len}, p.flags)) abort();
+  memory_left = left;
+  bytes_clear(&p.input);
+}
+
 static void server_step(unsigned how) {
   exchange *e;
   switch (how % 8) {
   case 0: poll_once(); break;
-  case 1:
-  case 2: poll_until_quiet(); break;
+  case 1: poll_until_quiet(); break;
+  case 2: pass_on(); break;
   case 3:
     open_sock((raw_kind)(how >> 3 & 3));
     if (socks) attach_sock(socks, step());

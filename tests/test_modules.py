@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import signal
 import socket
@@ -167,6 +168,16 @@ def test_a_program_that_cannot_be_swapped_in_leaves_its_modules(serve: Serve, he
     assert len([line for line in server.log if line["message"].startswith("unloaded")]) == 1
 
 
+def test_a_greeting_of_any_length(serve: Serve, hello: Path, tmp_path: Path) -> None:
+    """Whoever changes the example's: none is a format, and nothing is sent from behind its end."""
+    greeting = "100% " + "hello " * 50
+    source = hello.with_suffix(".c")
+    source.write_text(HELLO.read_text().replace('"hello"', f'"{greeting}"'))
+    run(command_in(source), tmp_path)
+    server = serve(APP, "-m", "hello.so")
+    assert ask(server.port) == greeting[:127]
+
+
 NONE = [
     ("", "there is no such file"),
     ("folder", "it is no file"),
@@ -207,6 +218,20 @@ def test_one_that_raises(tmp_path: Path) -> None:
     write(tmp_path, "app.py", APP)
     result = command(tmp_path, "app.py", "-p0", "-m", "m.so")
     assert result.returncode == 3 and "native module m.so: on_load failed: ValueError: no luck" in result.stderr
+
+
+def test_destructors_run_when_python_has_ended(serve: Serve, tmp_path: Path) -> None:
+    """Also those that call the server."""
+    text = BARE.replace("{ return", "{ kept = params; return", 1)
+    text += """
+        #include <stdio.h>
+        __attribute__((destructor)) static void end(void) { printf("%d\\n", kept->engine->log(kept, "info", "late")); }
+    """
+    build(text.replace("int on_load", "static serve_params *kept; int on_load", 1), tmp_path / "m.so")
+    server = serve(APP, "-m", "m.so")
+    server.send(signal.SIGTERM)
+    assert server.output().strip() == str(-errno.EPERM)
+    assert server.stop() == 0
 
 
 def test_it_is_loaded_after_the_hooks_and_has_the_program(serve: Serve, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import functools
 import gc
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -475,6 +476,34 @@ async def test_one_of_several_fails(house: House, probe: Path, tmp_path: Path) -
     with pytest.raises(LoadError, match="bad.so: on_load failed: it returned -3"):
         place.load()
     assert place.program.calls == [("load", "probe", 0), ("load", "bad", 0), ("unload", "probe", 0)]
+
+
+RAISES_AT_CLOSE = """
+    #include <Python.h>
+    static PyObject *program;
+    __attribute__((destructor)) static void end(void) {
+      PyObject *result = PyObject_CallMethod(program, "end", NULL);
+      Py_XDECREF(result);
+    }
+""" + BARE.replace("{ return", "{ program = ctx; return", 1)
+
+
+@in_house
+async def test_a_destructor_that_calls_python(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It finds the module closed, and what it raises does not make the reload fail."""
+    path = build(RAISES_AT_CLOSE, tmp_path / "m.so")
+    place = loaded(house, path)
+    unraisable: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda told: unraisable.append(str(told.exc_value)))
+    natives = [found for found in gc.get_objects() if isinstance(found, NativeModule) and found.loaded]
+    place.program.end = lambda: natives[0].close()
+    build(BARE, path)
+    first = place.program
+    place.reload()
+    assert unraisable == ["the module is closed"]
+    vars(first).clear()
+    natives.clear()
+    place.modules.unload()
 
 
 def test_methods_out_of_order(probe: Path) -> None:

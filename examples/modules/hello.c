@@ -27,8 +27,8 @@ static void answer(void *data, int ready, int events) {
   char ignored[1], text[128];
   (void)events;
   if (recvfrom(ready, ignored, sizeof ignored, MSG_DONTWAIT, (struct sockaddr *)&from, &size) < 0) return;
-  int length = snprintf(text, sizeof text, GREETING " from worker %d of %d", params->workerid, params->workers);
-  sendto(ready, text, (size_t)length, MSG_DONTWAIT, (struct sockaddr *)&from, size);
+  snprintf(text, sizeof text, "%s from worker %d of %d", GREETING, params->workerid, params->workers);
+  sendto(ready, text, strlen(text), MSG_DONTWAIT, (struct sockaddr *)&from, size); /* a long greeting is cut */
 }
 
 static int open_socket(int port) {
@@ -58,7 +58,7 @@ int on_load(void *ctx, serve_params *params, int reload) {
     close(fd);
     return wrong;
   }
-  snprintf(text, sizeof text, "%s " GREETING " on UDP port %d", reload ? "reloaded:" : "loaded:", params->port);
+  snprintf(text, sizeof text, "%s %s on UDP port %d", reload ? "reloaded:" : "loaded:", GREETING, params->port);
   engine->log(params, "info", text);
   return 0;
 }

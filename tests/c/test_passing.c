@@ -280,7 +280,9 @@ static void test_bad_descriptors(void) {
   CHECK(!server_adopt(s, s->listeners->fd, (span){0}, 0) && errno == ENOTCONN);
   fd = make_pair(RAW_STREAM, &peer);
   CHECK(!server_adopt(s, fd, (span){big, PASSED_BYTES + 1}, 0) && errno == EMSGSIZE);
-  CHECK(server_adopt(s, fd, (span){0}, 0) && !server_adopt(s, fd, (span){"x", 1}, 0) && errno == EEXIST);
+  CHECK(server_adopt(s, fd, (span){0}, 0));
+  if (strcmp(poller_name, "epoll") == 0) /* kqueue does not tell of such a mistake */
+    CHECK(!server_adopt(s, fd, (span){"x", 1}, 0) && errno == EEXIST);
   CHECK(s->n_conns == 1 && s->conns_alive == 1);
   close_server();
   CHECK(!server_adopt(s, peer, (span){0}, 0) && errno == ESHUTDOWN);

@@ -510,7 +510,8 @@ typedef struct {
 bool server_give_away(server *s, size_t most, passed *p);
 /* Make a connection of a descriptor, `unread` coming before what is in the socket. It is not counted as accepted, and taken
  * even beyond max_connections: accepting makes good for that. It runs under the next server_poll, and its deadlines begin
- * anew. False: errno says why (ESHUTDOWN: the server is closed); the descriptor is still the caller's. */
+ * anew. False: errno says why (ESHUTDOWN: the server is closed); the descriptor is still the caller's. It must not be one of
+ * this server's connections: kqueue does not tell. */
 bool server_adopt(server *s, int fd, span unread, unsigned flags);
 
 #endif

@@ -153,7 +153,8 @@ PyObject *handler_done(PyObject *self, PyObject *task);
 PyObject *context_take(engine_object *e); /* for one call into the program, and back */
 void context_give(engine_object *e, PyObject *context);
 void handler_log(engine_object *e, const char *level, const char *message);
-PyObject *error_take(void); /* the current exception, normalised; clears it */
+PyObject *error_take(void);      /* the current exception, normalised; clears it */
+void error_put(PyObject *error); /* makes it the current one again, or NULL: none; takes the reference over */
 /* py_socket.c */
 bool socket_accepted(conn *c, int listener);
 sniffed socket_sniff(conn *c, span first);

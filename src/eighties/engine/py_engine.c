@@ -476,7 +476,11 @@ static PyObject *engine_close_listeners(PyObject *self, PyObject *Py_UNUSED(none
 static int add_passed(server *s, PyObject *list, passed *p) {
   PyObject *item = Py_BuildValue("iy#I", p->fd, p->input.at ? p->input.at : "", (Py_ssize_t)p->input.len, p->flags);
   int result = item ? PyList_Append(list, item) : -1;
-  if (result < 0 && !server_adopt(s, p->fd, (span){p->input.at, p->input.len}, p->flags)) close(p->fd);
+  if (result < 0) {
+    PyObject *error = error_take(); /* adopting calls the loop */
+    if (!server_adopt(s, p->fd, (span){p->input.at, p->input.len}, p->flags)) close(p->fd);
+    error_put(error);
+  }
   bytes_clear(&p->input);
   Py_XDECREF(item);
   return result;

@@ -25,6 +25,15 @@ PyObject *error_take(void) {
 #endif
 }
 
+void error_put(PyObject *error) {
+#if PY_VERSION_HEX >= 0x030C0000
+  PyErr_SetRaisedException(error);
+#else
+  PyObject *type = error ? Py_NewRef((PyObject *)Py_TYPE(error)) : NULL;
+  PyErr_Restore(type, error, error ? PyException_GetTraceback(error) : NULL);
+#endif
+}
+
 /* Logged in the next turn of the loop: a log handler is the program's code, and the engine is in the middle of its work. */
 void handler_log(engine_object *e, const char *level, const char *message) {
   PyObject *result = PyObject_CallMethod(e->loop, "call_soon", "Oss", e->log, level, message);

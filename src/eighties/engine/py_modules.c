@@ -47,11 +47,12 @@ struct native_object {
 
 /* ---- what the table's functions share ---- */
 
-/* The module that calls, if it may: 0, or a negative errno. */
+/* The module that calls, if it may: 0, or a negative errno. Destructors of a module run when Python has ended. */
 static int caller(const serve_params *params, native_object **out) {
   if (!params || !params->reserved) return -EINVAL;
   const face *f = params->reserved;
-  if (PyThread_get_thread_ident() != f->thread || !PyGILState_Check() || PyErr_Occurred()) return -EPERM;
+  if (PyThread_get_thread_ident() != f->thread || !Py_IsInitialized()) return -EPERM;
+  if (!PyGILState_Check() || PyErr_Occurred()) return -EPERM;
   *out = f->owner;
   return f->owner && f->owner->loaded && f->owner->engine->loop ? 0 : -EINVAL;
 }
@@ -210,6 +211,16 @@ static void *symbol(native_object *m, const char *name, const char *hint) {
   return found;
 }
 
+/* Its destructors run here. They may run Python code, which must not find it open; what they raise is nobody's. */
+static void close_library(native_object *m) {
+  void *library = m->library;
+  PyObject *error = error_take();
+  m->library = NULL;
+  dlclose(library);
+  if (PyErr_Occurred()) PyErr_WriteUnraisable((PyObject *)m);
+  error_put(error);
+}
+
 /* Open the file and look at it, without calling it. The caller makes sure that no such path was opened before. */
 static int open_library(native_object *m, const char *path) {
   m->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
@@ -226,8 +237,7 @@ static int open_library(native_object *m, const char *path) {
                  "server's eighties.h",
                  (unsigned)*abi, EIGHTIES_ABI);
   if (!PyErr_Occurred()) return 0;
-  dlclose(m->library);
-  m->library = NULL;
+  close_library(m);
   return -1;
 }
 
@@ -333,8 +343,7 @@ static void leave(native_object *m) {
   drop_watches(m);
   m->loaded = false;
   Py_CLEAR(m->ctx);
-  if (error) PyErr_SetObject((PyObject *)Py_TYPE(error), error);
-  Py_XDECREF(error);
+  error_put(error);
 }
 
 static PyObject *native_load(PyObject *self, PyObject *args) {
@@ -364,8 +373,7 @@ static PyObject *native_close(PyObject *self, PyObject *Py_UNUSED(none)) {
   native_object *m = (native_object *)self;
   if (!at_rest(m)) return NULL;
   if (m->loaded) return PyErr_Format(PyExc_RuntimeError, "the module is loaded");
-  dlclose(m->library);
-  m->library = NULL;
+  close_library(m);
   Py_RETURN_NONE;
 }
 

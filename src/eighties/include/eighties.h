@@ -53,7 +53,7 @@ typedef void (*eighties_fd_callback)(void *data, int fd, int events);
 /* Functions of the engine. Each gets the params of on_load, returns 0 when it is done, and else a negative errno:
  *
  *   -EINVAL  a NULL that must not be, params that are not loaded (any more), an argument that makes no sense
- *   -EPERM   another thread than the loop's, or without the GIL, or with a Python exception set
+ *   -EPERM   another thread than the loop's, or without the GIL, or with a Python exception set; Python has ended
  *   -ENOMEM  no memory
  *
  * and what stands with each function. */
