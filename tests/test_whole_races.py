@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from conftest import Serve
-from keep_alive import Crowd
-from server import Server, wait_until
+from keep_alive import Crowd, read_answer
+from server import PATIENCE, Server, wait_until
 
 PROGRAM = """
 import asyncio, os, signal
@@ -27,6 +29,10 @@ def root(request):
 async def slow(request):
     await asyncio.sleep(0.3)
     return "fine"
+
+@app.post("/full")
+async def full(request):
+    return await net.reload(full=True)
 
 def on_message(*arguments):
     pass
@@ -93,3 +99,36 @@ def test_clients_that_are_never_idle_lose_nothing(serve: Serve) -> None:
         crowd.wait(8)
     assert not crowd.wrong, crowd.wrong[:3]
     assert not [line for line in server.log if line["level"] != "info"]
+
+
+def test_idle_connections_move_whatever_the_grace_is(serve: Serve) -> None:
+    server = serve(PROGRAM, "--grace", "0")
+    [old] = server.workers
+    with ExitStack() as stack:
+        made = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port), PATIENCE)) for _ in range(300)]
+        for client in made:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert read_answer(client)[1] == b"fine"
+        server.send(signal.SIGUSR2)
+        server.wait_for("replaced")
+        wait_until(lambda: old not in server.workers, "the old one leaves")
+        for client in made:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert read_answer(client)[1] == b"fine"
+
+
+# ---- the end ----
+
+
+def test_a_stop_answers_who_waits_for_a_round(serve: Serve, tmp_path: Path) -> None:
+    """It holds up nothing, begins nothing more, and says no word of what would have failed."""
+    server = serve(PROGRAM)
+    tmp_path.joinpath("program.py").write_text("import time; time.sleep(1000)\n")
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as client:
+        client.sendall(b"POST /full HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        wait_until(lambda: len(server.workers) == 2, "the new process")
+        server.send(signal.SIGHUP)  # one more round, which is not to begin
+        server.send(signal.SIGTERM)
+        assert b"the server stops" in read_answer(client)[1]
+    assert server.wait() == 0
+    assert {line["level"] for line in server.log} == {"info"}

@@ -286,8 +286,7 @@ class Supervisor:
                 logs.log("info", f"worker {slot.number} is to be replaced: {word[1:].decode(errors='replace')[:100]}")
                 self.rounds.ask(frames.WHOLE, {}, {slot.number})
         elif kind == frames.RELOAD:
-            if not self.stop_signal:
-                self.rounds.hear_order(line, word)
+            self.rounds.hear_order(line, word)
         elif kind == frames.DONE:
             self.rounds.hear_done(slot.number, word)
         else:
@@ -448,6 +447,7 @@ class Supervisor:
         self.stop_signal = number
         self.notify.stopping()
         self.upgrade.end()
+        self.rounds.stop()
         self.watch_at = None
         for listener in self.listeners():
             listener.close()
