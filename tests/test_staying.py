@@ -97,6 +97,32 @@ def test_a_handler_that_never_returns_costs_its_worker(serve: Serve) -> None:
     assert server.get("/").text == "fine"
 
 
+def test_a_worker_that_has_much_mail_is_not_taken_for_dead(serve: Serve, tmp_path: Path) -> None:
+    """The parent's question is behind what takes longer to read than the watchdog waits."""
+    more = """
+import asyncio
+from eighties.post import here
+
+@app.get("/flood")
+async def flood(request):
+    for _ in range(1900):
+        while not here().mail(1 - here().number, bytes(1000)):
+            await asyncio.sleep(0.001)
+    return "sent"
+
+def on_message(worker, sender, elfd, fd, message):
+    kept.append(time.monotonic())
+    time.sleep(0.003)
+    if kept[-1] - kept[0] > 2:
+        open("busy", "w")
+"""
+    server = start(serve, "--watchdog", "1", workers=2, more=more)
+    before = server.workers
+    assert server.get("/flood").text == "sent"
+    wait_until(tmp_path.joinpath("busy").exists, "it has read for longer")
+    assert server.workers == before
+
+
 def test_no_watchdog(serve: Serve) -> None:
     more = "\n@app.get('/long')\ndef long(request):\n    time.sleep(1.5)\n    return 'done'\n"
     server = start(serve, "--watchdog", "0", more=more)
@@ -173,6 +199,18 @@ def test_an_old_worker_is_replaced_and_nothing_is_lost(arguments: tuple[str, ...
     assert not crowd.wrong, crowd.wrong[:3]
     assert why in server.wait_for("worker 0 is to be replaced")["message"]
     server.wait_for("replaced")
+
+
+def test_a_worker_that_is_too_big_from_its_start(serve: Serve) -> None:
+    """It would be so again and again."""
+    server = start(serve, "--max-rss", "5", "--max-requests", "10")
+    [pid] = server.workers
+    assert "and --max-rss allows less" in server.wait_for("a fresh worker has ")["message"]
+    with replaced(server, pid):
+        for _ in range(20):
+            assert server.get("/").text == "fine"
+    messages = [line["message"] for line in server.log if "is to be replaced" in line["message"]]
+    assert len(messages) == 1 and "requests" in messages[0]
 
 
 # ---- what runs out ----

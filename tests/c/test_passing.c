@@ -150,6 +150,30 @@ static void test_not_given(void) {
   end();
 }
 
+/* Who is answered in a server that gives away begins no other request there, unless it cannot be given after all. */
+static void test_held(void) {
+  begin_http();
+  passed p;
+  CHECK(!give(&p)); /* it has begun */
+  int fd = client_that_sends(GET GET GET);
+  CHECK(answers_in(heard(fd)) == 1 && s->counters[COUNT_REQUESTS] == 1);
+  CHECK(give(&p) && p.input.len == 2 * strlen(GET) && adopt(&p)); /* which ends it */
+  settle();
+  CHECK(answers_in(heard(fd)) == 2);
+  CHECK(give(&p) && adopt(&p) && !next(&p));
+  send_text(fd, GET GET);
+  settle();
+  CHECK(answers_in(heard(fd)) == 1);
+  CHECK(!server_give_away(s, 5, &p)); /* too much to go along */
+  settle();
+  CHECK(answers_in(heard(fd)) == 1);
+  CHECK(s->conns->held && s->giving);
+  server_keep(s);
+  CHECK(!s->conns->held && !s->giving);
+  close(fd);
+  end();
+}
+
 /* A round looks at each once: those that come or are adopted meanwhile are for the next. */
 static void test_rounds(void) {
   begin_http();
@@ -374,6 +398,7 @@ int main(void) {
   test_part_of_a_head();
   test_pipelined();
   test_not_given();
+  test_held();
   test_rounds();
   test_ready();
   test_not_under_poll();

@@ -296,6 +296,7 @@ struct conn {
   bool pending : 1; /* raw, and no descriptor yet */
   bool greet : 1;   /* raw: the layer above has to be told that it is there */
   bool known : 1;   /* no protocol but HTTP wants it */
+  bool held : 1;    /* answered, and to be given away before its next request */
   uint8_t kind;     /* raw_kind */
   uint16_t refusal; /* status to answer with when a discarded body is complete, or 0 */
   uint16_t allowed; /* methods for the Allow field of a 405 */
@@ -458,6 +459,7 @@ struct server {
   bool shut;           /* server_close was called: nothing is opened any more */
   bool woken;          /* up->wake was called, and server_poll not yet */
   bool in_round;       /* of server_give_away */
+  bool giving;         /* who is answered waits for the next round */
   bool alone;          /* server_run is at work: no raw connection is told anything */
   uint32_t now;        /* monotonic second, read once a turn */
   uint64_t budget_end; /* monotonic ns */
@@ -506,8 +508,11 @@ typedef struct {
 
 /* Take away the next connection that is between two requests, with `most` unread bytes at most. False: the round is over,
  * and the next call begins another; so who asks until then looks at each once, however many are busy. Never under
- * server_poll: false. */
+ * server_poll: false. From the first call on no connection begins another request after its answer: a client that asks
+ * again at once would never be found between two. */
 bool server_give_away(server *s, size_t most, passed *p);
+/* They do again. So too when one is adopted here, which means that it could not be sent. */
+void server_keep(server *s);
 /* Make a connection of a descriptor, `unread` coming before what is in the socket. It is not counted as accepted, and taken
  * even beyond max_connections: accepting makes good for that. It runs under the next server_poll, and its deadlines begin
  * anew. False: errno says why (ESHUTDOWN: the server is closed); the descriptor is still the caller's. It must not be one of

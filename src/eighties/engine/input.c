@@ -9,7 +9,8 @@
 /* Whether the connection can take input now: one request at a time, and none while its client does not read. */
 static bool takes(const conn *c) {
   switch (c->in) {
-  case IN_HEAD: return c->out == OUT_IDLE && !c->closing && c->output.bytes < c->server->limits.max_buffered;
+  case IN_HEAD:
+    return !c->held && c->out == OUT_IDLE && !c->closing && c->output.bytes < c->server->limits.max_buffered;
   case IN_BODY: return !c->paused;
   case IN_RAW: return !c->paused && !c->eof && c->kind != RAW_WRITER && !c->pending;
   case IN_LINGER: /* of a raw connection what is queued goes first, however much its peer still says */
@@ -56,6 +57,7 @@ static void complete_body(conn *c) {
   default:
     if (c->out == OUT_IDLE) { /* answered already: this was the unread rest */
       conn_set_in(c, IN_HEAD);
+      c->held = s->giving;
     } else {
       conn_set_in(c, IN_DONE);
       answer_unrouted(c);

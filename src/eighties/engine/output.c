@@ -122,6 +122,7 @@ void conn_end_answer(conn *c) {
     conn_set_in(c, IN_LINGER);
   } else if (c->in == IN_DONE) {
     conn_set_in(c, IN_HEAD);
+    c->held = s->giving;
   } else {
     bytes_clear(&c->body); /* what came of a body that was being kept is no part of the next one */
     c->sink = SINK_DISCARD;

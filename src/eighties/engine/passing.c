@@ -20,12 +20,28 @@ static bool can_pass(const conn *c, size_t most) {
   return between && !c->closing && !c->eof && !c->hung_up && !c->broken && c->input.len <= most;
 }
 
+/* It is served here after all. */
+static void release(conn *c) {
+  c->held = false;
+  conn_enqueue(c);
+  server_wake(c->server);
+}
+
+void server_keep(server *s) {
+  if (!s->giving) return;
+  s->giving = false;
+  for (conn *c = s->conns; c; c = c->next)
+    if (c->held) release(c);
+}
+
 bool server_give_away(server *s, size_t most, passed *p) {
   if (s->polling) return false; /* who is being run looks at its connection again when its callbacks return */
   if (most > PASSED_BYTES) most = PASSED_BYTES;
+  s->giving = true;
   conn *c = s->in_round ? s->passing : s->conns;
-  while (c && !can_pass(c, most)) c = c->next;
-  s->passing = c; /* conn_give moves it on */
+  for (; c && !can_pass(c, most); c = c->next)
+    if (c->held && !c->output.first) release(c); /* it has too much to say, or hung up */
+  s->passing = c;                                /* conn_give moves it on */
   s->in_round = c != NULL;
   if (!c) return false;
   *p = (passed){.input = c->input, .flags = (c->fresh ? PASSED_FRESH : 0) | (c->known ? PASSED_KNOWN : 0)};
@@ -79,6 +95,7 @@ static uint64_t bytes_under_way(int fd) {
 bool server_adopt(server *s, int fd, span unread, unsigned flags) {
   struct sockaddr_storage peer;
   bytes input = {0};
+  server_keep(s);
   errno = s->shut ? ESHUTDOWN : unread.len > PASSED_BYTES ? EMSGSIZE : 0;
   if (errno || !read_peer(fd, &peer) || !prepare(fd)) return false;
   errno = ENOMEM; /* where nothing else says why */

@@ -304,6 +304,7 @@ void server_close_listeners(server *s) {
 void server_drain(server *s) {
   if (s->draining) return;
   s->draining = true;
+  server_keep(s);
   for (listener *l = s->listeners; l; l = l->next)
     for (int i = 0; i < DRAIN_ACCEPTS && accept_one(s, l); i++) continue;
   server_close_listeners(s);

@@ -266,7 +266,10 @@ class Link:
         if not data:
             self.close()
             self._gone()
-        elif self._is_full():
+            return
+        if len(data) == READ_BYTES:  # whether this loop is alive may be asked behind much more mail
+            self._send(PONG)
+        if self._is_full():
             self._stop_reading()
 
     def _end_tickets(self, last: int, failures: list[Failure]) -> None:
@@ -307,6 +310,8 @@ class Link:
                 self._context.copy().run(self._call, peer, sender, target, message)
         if not self._is_full():
             self.listen()
+        else:  # nor the parent's question
+            self._send(PONG)
         self._schedule()
 
     def _call(self, peer: int, sender: int, target: int, message: bytes) -> None:

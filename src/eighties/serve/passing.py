@@ -33,6 +33,8 @@ BUFFER_BYTES = 256 * 1024
 BATCH = 64
 # How often the Giver looks for connections that have become idle, in seconds.
 LOOK = 0.02
+# Seconds that the idle ones have beyond the grace, however short that is: they are many, or it is 0.
+MORE_TIME = 2.0
 # Out of descriptors or memory, here or in the kernel: when to try again, in seconds.
 RETRY = 0.1
 _READ_BYTES = _HEAD_BYTES + 64 * 1024  # what the engine takes
@@ -59,11 +61,14 @@ def pair() -> tuple[int, int]:
 class Giver:
     """Gives away what is idle, again and again, until it is closed. Close the engine's listeners before.
 
-    `given` counts the connections that have gone. The descriptor stays the caller's.
+    `given` counts the connections that have gone; `more`: idle ones may be left. The descriptor stays the
+    caller's.
     """
 
     def __init__(self, engine: Engine, fd: int, loop: asyncio.AbstractEventLoop) -> None:
         self.given = 0
+        self.more = True
+        self._came_back = False
         self._engine = engine
         self._loop = loop
         self._socket: _socket.socket | None = _socket.socket(fileno=fd)
@@ -110,6 +115,8 @@ class Giver:
                 self._most = len(data) // 2
             else:
                 stop = error
+        self.more = bool(idle) or self._came_back  # these are for the next round
+        self._came_back = bool(stop)
         self._go_on(stop, 0 if len(idle) == BATCH else LOOK)
 
     def _go_on(self, error: int, pause: float) -> None:

@@ -45,8 +45,8 @@ class Rounds:
     starts a process that takes the place of the one with a number."""
 
     __slots__ = (
-        "_began", "_current", "_failures", "_later", "_mail", "_number", "_replace", "_running", "_waiting", "_wanted",
-        "due",
+        "_began", "_current", "_failures", "_later", "_mail", "_number", "_replace", "_running", "_stopped", "_waiting",
+        "_wanted", "due",
     )  # fmt: skip
 
     def __init__(self, mail: Exchange, running: Callable[[], list[int]], replace: Callable[[int], None]) -> None:
@@ -60,6 +60,7 @@ class Rounds:
         self._later: list[int] = []
         self._failures: list[tuple[int, str, str]] = []
         self._wanted: list[Wanted] = []
+        self._stopped = False
         # When a round in place ends in any case; None: there is none.
         self.due: float | None = None
 
@@ -71,6 +72,9 @@ class Rounds:
     def hear_order(self, line: Line, frame: bytes) -> None:
         """A worker asks for a reload. Raises FrameError."""
         kind, ticket = unpack_order(frame)
+        if self._stopped:
+            tell_stop(line, ticket)
+            return
         self.ask(kind, {line: ticket} if ticket else {})
 
     def ask(self, kind: bytes, tickets: dict[Line, int], workers: set[int] | None = None) -> None:
@@ -88,6 +92,14 @@ class Rounds:
                 self._wanted.remove(other)
         self._wanted.append(new)
         self._begin()
+
+    def stop(self) -> None:
+        """The server stops: nothing more begins, and nobody waits in vain until the grace is over."""
+        ended = [*self._wanted, *([self._current] if self._current is not None else [])]
+        self._stopped, self._current, self._wanted, self.due = True, None, [], None
+        self._waiting.clear()
+        for line, ticket in [item for each in ended for item in each.tickets.items()]:
+            tell_stop(line, ticket)
 
     def hear_done(self, worker: int, frame: bytes) -> None:
         """A worker has loaded the program, or not. Raises FrameError."""
@@ -176,3 +188,8 @@ class Rounds:
         if not found and current.kind != SITE:
             of = None if current.workers is None else sorted(current.workers)
             logs.log("info", verb, ms=round((time.monotonic() - self._began) * 1000, 1), workers=of)
+
+
+def tell_stop(line: Line, ticket: int) -> None:
+    """The answer to who asked for a reload, when the server stops."""
+    line.tell(pack_ended(ticket, [(line.number, "the server stops", "")]))

@@ -37,9 +37,9 @@ SERVING, COMING, LEAVING = "serving", "coming", "leaving"
 
 class Process:
     """A worker's process. `row`: of the scoreboard. `successor`: a round of whole processes waits for it. `ready`: it
-    serves, or has served."""
+    serves, or has served. `over`: it has been waited for, and its number may be another process's."""
 
-    __slots__ = ("failure", "line", "pid", "ready", "row", "since", "successor", "unanswered", "until")
+    __slots__ = ("failure", "line", "over", "pid", "ready", "row", "since", "successor", "unanswered", "until")
 
     def __init__(self, pid: int, line: Line, row: int, successor: bool = False) -> None:
         self.pid = pid
@@ -48,6 +48,7 @@ class Process:
         self.successor = successor
         self.since = time.monotonic()
         self.ready = False
+        self.over = False
         # When it is killed in any case: one that does not start, one that does not end.
         self.until: float | None = None
         # Words of the watchdog that it has not answered.
@@ -56,8 +57,9 @@ class Process:
         self.failure: tuple[str, str] | None = None
 
     def signal(self, number: int) -> None:
-        """Send a signal to it."""
-        os.kill(self.pid, number)
+        """Send a signal to it, unless it is over: its last words are heard after its end."""
+        if not self.over:
+            os.kill(self.pid, number)
 
 
 class Slot:

@@ -140,6 +140,8 @@ class Supervisor:
         slot.due = None
         try:
             slot.serving = self._spawn(slot, self.mail.lines[slot.number], slot.successor_wanted)
+            if slot.successor_wanted:  # a round waits for it, and shall not for ever
+                slot.serving.until = time.monotonic() + START_TIME
             slot.successor_wanted = False
         except OSError as error:  # out of processes or memory: like a worker that ended at once
             now = time.monotonic()
@@ -184,7 +186,6 @@ class Supervisor:
         """The process that was to come serves: the other one hands its connections over, and leaves."""
         old, slot.serving, slot.coming = slot.serving, slot.coming, None
         if slot.serving is not None:
-            slot.serving.until = None
             self.mail.promote(slot.serving.line)
         if old is not None:
             slot.leaving = old
@@ -285,8 +286,7 @@ class Supervisor:
                 logs.log("info", f"worker {slot.number} is to be replaced: {word[1:].decode(errors='replace')[:100]}")
                 self.rounds.ask(frames.WHOLE, {}, {slot.number})
         elif kind == frames.RELOAD:
-            if not self.stop_signal:
-                self.rounds.hear_order(line, word)
+            self.rounds.hear_order(line, word)
         elif kind == frames.DONE:
             self.rounds.hear_done(slot.number, word)
         else:
@@ -303,6 +303,8 @@ class Supervisor:
         process.ready = True
         if process is slot.coming:
             self._take_over(slot)
+        if process is slot.serving:
+            process.until = None
         if process.successor:
             self.rounds.replaced(slot.number)
         if self.announced:
@@ -352,6 +354,7 @@ class Supervisor:
 
     def _bury(self, slot: Slot, process: Process, code: int) -> None:
         """A process ended: replace it, unless the server is stopping, could never start, or another one serves."""
+        process.over = True
         self._obey(process.line, self.mail.last_words(process.line))
         self.mail.close(process.line)
         now = time.monotonic()
@@ -415,10 +418,10 @@ class Supervisor:
     def _end_late(self, slot: Slot, process: Process) -> None:
         """A process that has not started, or not left, in its time."""
         process.until = None
-        if process is slot.coming:
-            process.failure = f"the new process did not serve within {START_TIME:g} s and was killed", ""
-        else:
+        if process is slot.leaving:
             logs.log("error", f"worker {slot.number} (pid {process.pid}) did not leave in time and is killed")
+        else:
+            process.failure = f"the new process did not serve within {START_TIME:g} s and was killed", ""
         process.signal(signal.SIGKILL)
 
     def _begin_to_watch(self) -> None:
@@ -447,6 +450,7 @@ class Supervisor:
         self.stop_signal = number
         self.notify.stopping()
         self.upgrade.end()
+        self.rounds.stop()
         self.watch_at = None
         for listener in self.listeners():
             listener.close()

@@ -77,7 +77,7 @@ class Upgrade:
         if self.trial:
             os.kill(self.trial, signal.SIGKILL)
             os.waitpid(self.trial, 0)
-            self.trial = 0
+            self.trial, self.due = 0, None
 
     def _give_up(self, why: str) -> None:
         self.wanted = self.passed = False

@@ -13,6 +13,8 @@ import resource
 import sys
 from typing import TYPE_CHECKING
 
+from . import logs
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -41,6 +43,10 @@ class Wear:
         self._most_requests = settings.max_requests * spread
         self._end = loop.time() + settings.worker_lifetime * spread if settings.worker_lifetime else 0.0
         self._most_bytes = settings.max_rss * MEGABYTE
+        self._big_from = loop.time()  # when memory begins to count
+        if used := self._find_too_much():  # so will the next one have: they must not follow on each other
+            self._big_from += ASK_AGAIN
+            logs.log("warning", f"a fresh worker has {used} already, and --max-rss allows less")
         self._timer: asyncio.TimerHandle | None = None
         if self._most_requests or self._end or self._most_bytes:
             self._timer = loop.call_later(LOOK, self._look)
@@ -63,6 +69,9 @@ class Wear:
             return f"{requests} requests"
         if self._end and self._loop.time() >= self._end:
             return "its lifetime is over"
+        return self._find_too_much() if self._loop.time() >= self._big_from else ""
+
+    def _find_too_much(self) -> str:
         if self._most_bytes and (used := resident()) >= self._most_bytes:
             return f"{used // MEGABYTE} MB of memory"
         return ""

@@ -474,7 +474,8 @@ class Worker:
         self.deadline = self.loop.time() + self.settings.grace
         giver = passing.Giver(engine, self.orders.passing[0], self.loop)
         giver.begin()
-        while (engine.connections or engine.tasks) and self.loop.time() < self.deadline:
+        last = self.deadline + passing.MORE_TIME
+        while (engine.connections or engine.tasks) and self.loop.time() < (last if giver.more else self.deadline):
             await asyncio.sleep(passing.LOOK)
         giver.close()
 
