@@ -85,7 +85,7 @@ class Supervisor:
         from .._engine import VERSION
 
         logs.log("info", "upgraded: the workers follow", version=VERSION, pid=os.getpid())
-        self.notify.ready("upgraded")
+        self.notify.ready(f"serving at {', '.join(self.urls())}")
         self._reap()  # of those that ended meanwhile no signal tells
         self.rounds.ask(frames.WHOLE, {})
 
@@ -132,6 +132,10 @@ class Supervisor:
     def listeners(self) -> list[Listener]:
         """Each once, though workers share them."""
         return list({id(each): each for slot in self.slots for each in slot.listeners}.values())
+
+    def urls(self) -> list[str]:
+        """Where it listens. With --reuseport several sockets have one address."""
+        return list(dict.fromkeys(listener.url for listener in self.listeners()))
 
     # ---- processes ----
 
@@ -203,16 +207,9 @@ class Supervisor:
 
     def _wait_time(self) -> float | None:
         """Milliseconds until something is due; None: until something happens."""
-        slots = self.slots
-        dues = [
-            self.kill_at,
-            self.rounds.due,
-            self.watch_at,
-            self.upgrade.due,
-            self.notify.due,
-            *(slot.due for slot in slots),
-        ]
-        dues += [process.until for slot in slots for process in slot.processes()]
+        dues = [self.kill_at, self.rounds.due, self.watch_at, self.upgrade.due, self.notify.due]
+        dues += [slot.due for slot in self.slots]
+        dues += [process.until for slot in self.slots for process in slot.processes()]
         # Rounded up: a poll that wakes a little early would spin.
         due = min((due for due in dues if due is not None), default=None)
         return None if due is None else max(0, int((due - time.monotonic()) * 1000) + 1)
@@ -321,8 +318,7 @@ class Supervisor:
 
     def _announce(self, version: str, loop: str, poller: str) -> None:
         """Say that the server serves, and where."""
-        # With --reuseport several sockets have one address.
-        urls = list(dict.fromkeys(listener.url for listener in self.listeners()))
+        urls = self.urls()
         self.notify.ready(f"serving at {', '.join(urls)}")
         if logs.is_terminal():
             logs.write(banner(self.settings, self.entry, urls, f"{version}, {loop}, {poller}"))
