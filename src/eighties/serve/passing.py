@@ -100,7 +100,7 @@ class Giver:
         self._timer = None
         try:
             idle = self._engine.give_away(self._most, BATCH)
-        except RuntimeError:  # a handler runs the loop
+        except (RuntimeError, MemoryError):  # a handler runs the loop; or there is none just now
             self._later(LOOK)
             return
         stop = 0
