@@ -117,6 +117,31 @@ def test_idle_connections_move_whatever_the_grace_is(serve: Serve) -> None:
             assert read_answer(client)[1] == b"fine"
 
 
+def test_mail_to_all_from_a_process_that_leaves(serve: Serve, tmp_path: Path, workers: int) -> None:
+    """Those who hear it: itself, the others, and the process in its place."""
+    more = """
+def on_message(worker, sender, elfd, fd, message):
+    open(f"heard-{os.getpid()}", "w")
+
+@app.get("/say")
+async def say(request):
+    while not os.path.exists("say"):
+        await asyncio.sleep(0.01)
+    return str(here().mail(None, "hello"))
+"""
+    server = serve(PROGRAM + more, "-c", str(workers))
+    server.wait_for_workers(workers)
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as client:
+        client.sendall(b"GET /say HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert server.get("/").text == "fine"  # it is there
+        server.send(signal.SIGUSR2)
+        server.wait_for("replaced")
+        wait_until(lambda: len(server.workers) == workers + 1, "the others have left")
+        tmp_path.joinpath("say").touch()
+        assert read_answer(client)[1] == b"True"
+        wait_until(lambda: len(list(tmp_path.glob("heard-*"))) == workers + 1, "all have heard it")
+
+
 # ---- the end ----
 
 
