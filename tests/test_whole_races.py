@@ -142,6 +142,32 @@ async def say(request):
         wait_until(lambda: len(list(tmp_path.glob("heard-*"))) == workers + 1, "all have heard it")
 
 
+def signals_of(pid: int) -> list[str]:
+    """Which it blocks, ignores and catches."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return [line for line in lines if line.startswith(("SigBlk", "SigIgn", "SigCgt"))]
+
+
+def test_nothing_is_left_in_a_parent_that_is_upgraded(serve: Serve) -> None:
+    """Neither descriptors nor libraries, and it has the same signals, as its workers have."""
+    server = serve(PROGRAM)
+
+    def state() -> list[object]:
+        folder = Path(f"/proc/{server.pid}")
+        engine = "eighties/_engine" in folder.joinpath("maps").read_text()
+        return [engine, len(list(folder.joinpath("fd").iterdir())), *map(signals_of, (server.pid, *server.workers))]
+
+    before = state()
+    [old] = server.workers
+    server.send(signal.SIGUSR2)
+    server.send(signal.SIGUSR1)
+    server.wait_for("upgraded")
+    assert "version" in server.wait_for("the first upgraded worker serves")
+    wait_until(lambda: len(server.workers) == 1 and old not in server.workers, "another worker")
+    wait_until(lambda: state() == before, "all as it was")
+    assert not before[0]
+
+
 # ---- the end ----
 
 

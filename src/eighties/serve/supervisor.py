@@ -69,6 +69,8 @@ class Supervisor:
         self.signals, self.wakeup = self._catch_signals()
         self.upgrade = upgrade.Upgrade(self)
         self.announced = False
+        # After an upgrade, until the first new worker has said what it is: the engine would load asyncio here.
+        self.tells_version = False
         self.watch_at: float | None = None
         self.stop_signal = 0
         self.stop_failed = False
@@ -82,9 +84,8 @@ class Supervisor:
         upgrade.restore_processes(self, kept)
         self._begin_to_watch()
         self.announced = True
-        from .._engine import VERSION
-
-        logs.log("info", "upgraded: the workers follow", version=VERSION, pid=os.getpid())
+        self.tells_version = True
+        logs.log("info", "upgraded: the workers follow", pid=os.getpid())
         self.notify.ready("upgraded")
         self._reap()  # of those that ended meanwhile no signal tells
         self.rounds.ask(frames.WHOLE, {})
@@ -307,6 +308,9 @@ class Supervisor:
             process.until = None
         if process.successor:
             self.rounds.replaced(slot.number)
+        if self.tells_version:
+            self.tells_version = False
+            logs.log("info", "the first upgraded worker serves", version=version, loop=loop, poller=poller)
         if self.announced:
             return
         self.announced = True
