@@ -14,6 +14,8 @@ from conftest import Serve
 from keep_alive import Crowd, read_answer
 from server import PATIENCE, Server, wait_until
 
+from eighties.serve import pidfile
+
 PROGRAM = """
 import asyncio, os, signal
 from eighties import App, net
@@ -183,3 +185,21 @@ def test_a_stop_answers_who_waits_for_a_round(serve: Serve, tmp_path: Path) -> N
         assert b"the server stops" in read_answer(client)[1]
     assert server.wait() == 0
     assert {line["level"] for line in server.log} == {"info"}
+
+
+def test_a_pid_file_that_goes_while_it_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a server that ends while the next one starts: that would hold a file which nobody finds."""
+    path = tmp_path / "pid"
+    before = pidfile.PidFile(str(path))
+    lock = pidfile._lock
+
+    def end_before(fd: int) -> bool:
+        monkeypatch.setattr(pidfile, "_lock", lock)
+        before.close()
+        return lock(fd)
+
+    monkeypatch.setattr(pidfile, "_lock", end_before)
+    after = pidfile.PidFile(str(path))
+    assert int(path.read_text()) == os.getpid()
+    after.close()
+    assert not path.exists()
