@@ -170,6 +170,21 @@ def test_nothing_is_left_in_a_parent_that_is_upgraded(serve: Serve) -> None:
     assert not before[0]
 
 
+def test_who_asks_again_meanwhile_is_answered(serve: Serve, workers: int) -> None:
+    """The next round waits until the old process has left, so that cannot wait for it."""
+    server = serve(PROGRAM, "-c", str(workers))
+    server.wait_for_workers(workers)
+    with ExitStack() as stack:
+        made = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port), PATIENCE)) for _ in range(4)]
+        for client in made:
+            client.sendall(b"POST /full HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        answers = [read_answer(client)[1] for client in made]
+    assert b"[]" in answers
+    assert all(answer == b"[]" or b"is being replaced" in answer for answer in answers)
+    server.wait_for("replaced", 2)
+    assert {line["level"] for line in server.log} == {"info"}
+
+
 # ---- the end ----
 
 
