@@ -283,7 +283,8 @@ class Supervisor:
             if process is not None:
                 process.failure = frames.unpack_failed(word)
         elif kind == frames.REPLACE:
-            if process is slot.serving and not self.stop_signal:
+            # An upgrade replaces them all, and begins when nobody is being replaced: it must not wait for ever.
+            if process is slot.serving and not self.stop_signal and not self.upgrade.wanted:
                 logs.log("info", f"worker {slot.number} is to be replaced: {word[1:].decode(errors='replace')[:100]}")
                 self.rounds.ask(frames.WHOLE, {}, {slot.number})
         elif kind == frames.RELOAD:
