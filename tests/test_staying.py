@@ -267,3 +267,12 @@ def on_init(elfd, parentfd):
         assert server.stop() == 0
     finally:
         server.kill()
+
+
+def test_a_program_that_loads_for_longer_than_the_watchdog_waits(serve: Serve, tmp_path: Path) -> None:
+    server = start(serve, "--watchdog", "1", workers=2)
+    before = sorted(server.workers)
+    (tmp_path / "program.py").write_text("import time\ntime.sleep(2)\n" + (tmp_path / "program.py").read_text())
+    server.send(signal.SIGHUP)
+    server.wait_for("reloaded")
+    assert sorted(server.workers) == before

@@ -14,6 +14,8 @@ from conftest import Serve
 from keep_alive import Crowd, read_answer
 from server import PATIENCE, Server, wait_until
 
+from eighties.serve import pidfile
+
 PROGRAM = """
 import asyncio, os, signal
 from eighties import App, net
@@ -117,6 +119,72 @@ def test_idle_connections_move_whatever_the_grace_is(serve: Serve) -> None:
             assert read_answer(client)[1] == b"fine"
 
 
+def test_mail_to_all_from_a_process_that_leaves(serve: Serve, tmp_path: Path, workers: int) -> None:
+    """Those who hear it: itself, the others, and the process in its place."""
+    more = """
+def on_message(worker, sender, elfd, fd, message):
+    open(f"heard-{os.getpid()}", "w")
+
+@app.get("/say")
+async def say(request):
+    while not os.path.exists("say"):
+        await asyncio.sleep(0.01)
+    return str(here().mail(None, "hello"))
+"""
+    server = serve(PROGRAM + more, "-c", str(workers))
+    server.wait_for_workers(workers)
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as client:
+        client.sendall(b"GET /say HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert server.get("/").text == "fine"  # it is there
+        server.send(signal.SIGUSR2)
+        server.wait_for("replaced")
+        wait_until(lambda: len(server.workers) == workers + 1, "the others have left")
+        tmp_path.joinpath("say").touch()
+        assert read_answer(client)[1] == b"True"
+        wait_until(lambda: len(list(tmp_path.glob("heard-*"))) == workers + 1, "all have heard it")
+
+
+def signals_of(pid: int) -> list[str]:
+    """Which it blocks, ignores and catches."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return [line for line in lines if line.startswith(("SigBlk", "SigIgn", "SigCgt"))]
+
+
+def test_nothing_is_left_in_a_parent_that_is_upgraded(serve: Serve) -> None:
+    """Neither descriptors nor libraries, and it has the same signals, as its workers have."""
+    server = serve(PROGRAM)
+
+    def state() -> list[object]:
+        folder = Path(f"/proc/{server.pid}")
+        engine = "eighties/_engine" in folder.joinpath("maps").read_text()
+        return [engine, len(list(folder.joinpath("fd").iterdir())), *map(signals_of, (server.pid, *server.workers))]
+
+    before = state()
+    [old] = server.workers
+    server.send(signal.SIGUSR2)
+    server.send(signal.SIGUSR1)
+    server.wait_for("upgraded")
+    assert "version" in server.wait_for("the first upgraded worker serves")
+    wait_until(lambda: len(server.workers) == 1 and old not in server.workers, "another worker")
+    wait_until(lambda: state() == before, "all as it was")
+    assert not before[0]
+
+
+def test_who_asks_again_meanwhile_is_answered(serve: Serve, workers: int) -> None:
+    """The next round waits until the old process has left, so that cannot wait for it."""
+    server = serve(PROGRAM, "-c", str(workers))
+    server.wait_for_workers(workers)
+    with ExitStack() as stack:
+        made = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port), PATIENCE)) for _ in range(4)]
+        for client in made:
+            client.sendall(b"POST /full HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        answers = [read_answer(client)[1] for client in made]
+    assert b"[]" in answers
+    assert all(answer == b"[]" or b"is being replaced" in answer for answer in answers)
+    server.wait_for("replaced", 2)
+    assert {line["level"] for line in server.log} == {"info"}
+
+
 # ---- the end ----
 
 
@@ -132,3 +200,21 @@ def test_a_stop_answers_who_waits_for_a_round(serve: Serve, tmp_path: Path) -> N
         assert b"the server stops" in read_answer(client)[1]
     assert server.wait() == 0
     assert {line["level"] for line in server.log} == {"info"}
+
+
+def test_a_pid_file_that_goes_while_it_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a server that ends while the next one starts: that would hold a file which nobody finds."""
+    path = tmp_path / "pid"
+    before = pidfile.PidFile(str(path))
+    lock = pidfile._lock
+
+    def end_before(fd: int) -> bool:
+        monkeypatch.setattr(pidfile, "_lock", lock)
+        before.close()
+        return lock(fd)
+
+    monkeypatch.setattr(pidfile, "_lock", end_before)
+    after = pidfile.PidFile(str(path))
+    assert int(path.read_text()) == os.getpid()
+    after.close()
+    assert not path.exists()

@@ -112,6 +112,7 @@ class Link:
         self._held = 0  # what the inbox costs, in bytes
         self._open = True
         self._over = False  # nothing is delivered any more
+        self._replaced = False  # another process has this one's number, too
         self._asked_to_quit = False
         self._reading = False
         self._writing = False
@@ -127,7 +128,7 @@ class Link:
     def mail(self, worker: int | None, sender: int, target: int, message: bytes) -> bool:
         """As `Post.mail`, which has looked at the arguments."""
         for_me = worker is None or worker == self._number
-        for_others = worker != self._number and self._workers > 1
+        for_others = worker != self._number and (self._workers > 1 or self._replaced)
         if not self._open or (for_me and self._is_full()) or (self._over and not for_others):
             return False
         if for_others and not self._send(pack_mail(EVERYONE if worker is None else worker, sender, target, message)):
@@ -250,6 +251,7 @@ class Link:
                 elif frame == PING:
                     self._send(PONG, must=True)
                 elif frame == LEAVE:
+                    self._replaced = True
                     self._leave()
                 elif frame[:1] == RELOAD:
                     self._order(*unpack_order(frame))

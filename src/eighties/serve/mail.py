@@ -186,7 +186,7 @@ class Exchange:
         try:
             for frame in line.reader.feed(data):
                 if frame[:1] == MAIL:
-                    self._route(line.number, frame)
+                    self._route(line, frame)
                 else:
                     yield frame
         finally:
@@ -195,13 +195,13 @@ class Exchange:
                 if each.writer.waiting and not each.watched & select.POLLOUT:
                     each.flush()
 
-    def _route(self, sender: int, frame: bytes) -> None:
-        """To one worker, or to all but the sender, who has kept its own copy."""
+    def _route(self, sender: Line, frame: bytes) -> None:
+        """To one worker, or to all but the process that sends it, which has kept its own copy."""
         receiver = peer_of(frame)
-        frame = readdress(frame, sender)
+        frame = readdress(frame, sender.number)
         if receiver == EVERYONE:
             for line in self.lines:
-                if line.number != sender:
+                if line is not sender:  # of a process that leaves it may be the same number's
                     line.put(frame)
         elif receiver < len(self.lines):
             self.lines[receiver].put(frame)

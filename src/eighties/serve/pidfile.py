@@ -26,14 +26,27 @@ class PidFile:
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
         try:
-            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._take(path)
+            while not self._is_there():  # a server that has just ended has removed it meanwhile
+                os.close(self.fd)
+                self._take(path)
+            os.ftruncate(self.fd, 0)
+            os.write(self.fd, b"%d\n" % os.getpid())
         except OSError as error:
             raise PidFileError(f"cannot write the pid file {path}: {error.strerror}") from None
+
+    def _take(self, path: str) -> None:
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         if not _lock(self.fd):
             os.close(self.fd)
             raise PidFileError(f"another server runs, and holds the pid file {path}")
-        os.ftruncate(self.fd, 0)
-        os.write(self.fd, b"%d\n" % os.getpid())
+
+    def _is_there(self) -> bool:
+        """Whether the file that is held is the one that others find."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self.fd))
+        except FileNotFoundError:
+            return False
 
     @classmethod
     def resume(cls, path: str, fd: int) -> PidFile:
@@ -47,7 +60,7 @@ class PidFile:
     def close(self) -> None:
         """Remove it, and let go."""
         try:
-            if os.path.samestat(os.stat(self.path), os.fstat(self.fd)):
+            if self._is_there():
                 os.unlink(self.path)
         except OSError:
             pass

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # Seconds. A worker that has not loaded the program by then is stuck in some handler; the round ends without it.
 ROUND_TIME = 30.0
 _ROUND_NUMBERS = 2**32
+# Why somebody who waits is not told of a round.
+STOPS = "the server stops"
+LEAVES = "this process is being replaced; what was asked for follows, but it does not hear of it"
 
 
 class Wanted:
@@ -69,13 +72,20 @@ class Rounds:
         """Whether a round is under way."""
         return self._current is not None
 
+    def waits_for(self, worker: int) -> bool:
+        """Whether a worker is loading the program: its loop has no time for anything else, for ROUND_TIME at most."""
+        return worker in self._waiting and not self._is_whole()
+
     def hear_order(self, line: Line, frame: bytes) -> None:
         """A worker asks for a reload. Raises FrameError."""
         kind, ticket = unpack_order(frame)
         if self._stopped:
-            tell_stop(line, ticket)
+            give_up(line, ticket, STOPS)
             return
-        self.ask(kind, {line: ticket} if ticket else {})
+        waits = self._serves(line) or (self._current is not None and line in self._current.tickets)
+        self.ask(kind, {line: ticket} if ticket and waits else {})
+        if ticket and not waits:
+            give_up(line, ticket, LEAVES)
 
     def ask(self, kind: bytes, tickets: dict[Line, int], workers: set[int] | None = None) -> None:
         """Begin a round, or note that one more is needed."""
@@ -99,7 +109,7 @@ class Rounds:
         self._stopped, self._current, self._wanted, self.due = True, None, [], None
         self._waiting.clear()
         for line, ticket in [item for each in ended for item in each.tickets.items()]:
-            tell_stop(line, ticket)
+            give_up(line, ticket, STOPS)
 
     def hear_done(self, worker: int, frame: bytes) -> None:
         """A worker has loaded the program, or not. Raises FrameError."""
@@ -174,7 +184,13 @@ class Rounds:
         self._report(current)
         for line in self._mail.all_lines():
             line.tell(pack_ended(current.tickets.get(line, 0), self._failures))
+        for wanted in self._wanted:  # a process that leaves would wait for a round that waits until it has left
+            for line in [line for line in wanted.tickets if not self._serves(line)]:
+                give_up(line, wanted.tickets.pop(line), LEAVES)
         self._begin()
+
+    def _serves(self, line: Line) -> bool:
+        return self._mail.lines[line.number] is line
 
     def _report(self, current: Wanted) -> None:
         """The same failure of several workers is one line."""
@@ -190,6 +206,6 @@ class Rounds:
             logs.log("info", verb, ms=round((time.monotonic() - self._began) * 1000, 1), workers=of)
 
 
-def tell_stop(line: Line, ticket: int) -> None:
-    """The answer to who asked for a reload, when the server stops."""
-    line.tell(pack_ended(ticket, [(line.number, "the server stops", "")]))
+def give_up(line: Line, ticket: int, why: str) -> None:
+    """The answer to who asked for a reload and cannot be told what comes of it."""
+    line.tell(pack_ended(ticket, [(line.number, why, "")]))

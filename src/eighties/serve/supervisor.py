@@ -69,6 +69,8 @@ class Supervisor:
         self.signals, self.wakeup = self._catch_signals()
         self.upgrade = upgrade.Upgrade(self)
         self.announced = False
+        # After an upgrade, until the first new worker has said what it is: the engine would load asyncio here.
+        self.tells_version = False
         self.watch_at: float | None = None
         self.stop_signal = 0
         self.stop_failed = False
@@ -82,9 +84,8 @@ class Supervisor:
         upgrade.restore_processes(self, kept)
         self._begin_to_watch()
         self.announced = True
-        from .._engine import VERSION
-
-        logs.log("info", "upgraded: the workers follow", version=VERSION, pid=os.getpid())
+        self.tells_version = True
+        logs.log("info", "upgraded: the workers follow", pid=os.getpid())
         self.notify.ready(f"serving at {', '.join(self.urls())}")
         self._reap()  # of those that ended meanwhile no signal tells
         self.rounds.ask(frames.WHOLE, {})
@@ -279,7 +280,8 @@ class Supervisor:
             if process is not None:
                 process.failure = frames.unpack_failed(word)
         elif kind == frames.REPLACE:
-            if process is slot.serving and not self.stop_signal:
+            # An upgrade replaces them all, and begins when nobody is being replaced: it must not wait for ever.
+            if process is slot.serving and not self.stop_signal and not self.upgrade.wanted:
                 logs.log("info", f"worker {slot.number} is to be replaced: {word[1:].decode(errors='replace')[:100]}")
                 self.rounds.ask(frames.WHOLE, {}, {slot.number})
         elif kind == frames.RELOAD:
@@ -304,6 +306,9 @@ class Supervisor:
             process.until = None
         if process.successor:
             self.rounds.replaced(slot.number)
+        if self.tells_version:
+            self.tells_version = False
+            logs.log("info", "the first upgraded worker serves", version=version, loop=loop, poller=poller)
         if self.announced:
             if slot.number == 0 and self.settings.reload and not process.successor and len(self.slots) > 1:
                 # It watches for all: what was saved while it was away is new to the others.
@@ -429,7 +434,7 @@ class Supervisor:
         self.watch_at = now + self.settings.watchdog / MOST_UNANSWERED
         for slot in self.slots:
             process = slot.serving
-            if process is None or not process.ready:
+            if process is None or not process.ready or self.rounds.waits_for(slot.number):
                 continue
             if process.unanswered >= MOST_UNANSWERED:
                 late = f"has not answered for {self.settings.watchdog:g} s and is killed"
