@@ -179,10 +179,10 @@ def test_broken_code_leaves_the_old_serving(
     server = start(serve, workers=workers)
     write_program(tmp_path, 2, "broken", text)
     failures = reload(server)
-    assert [failure[0] for failure in sorted(failures)] == list(range(workers))
+    assert [failure[0] for failure in failures] == [0]  # it went ahead
     assert all(message in str(failure[1]) for failure in failures), failures
     line = server.wait_for("not reloaded")
-    assert (message in line["message"], sorted(line["workers"])) == (True, list(range(workers)))
+    assert (message in line["message"], line["workers"]) == (True, [0])
     assert {server.get("/").text for _ in range(4)} == {"1 helper"}
     write_program(tmp_path, 3, "mended")
     assert reload(server) == []
@@ -423,19 +423,37 @@ def test_reloads_asked_for_meanwhile_are_one_more(serve: Serve, tmp_path: Path) 
     assert 2 <= int(server.get("/loads").text) <= 4
 
 
-def test_a_worker_that_dies_is_not_waited_for(serve: Serve, tmp_path: Path) -> None:
+def test_a_program_that_kills_its_worker_costs_one(serve: Serve, tmp_path: Path) -> None:
+    """One worker goes ahead: the others keep the old program, and who asked is told."""
+    write_program(tmp_path, 1)
+    server = start(serve, workers=2)
+    before = server.workers
+    write_program(tmp_path, 2, more="\nif getattr(state, 'loads', 0) > 1: os._exit(7)\n")
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE):
+        server.send(signal.SIGHUP)
+        told = server.wait_for("not reloaded, the old program serves on")
+    assert "ended with exit code 7" in told["message"]
+    assert told["workers"] == [0]
+    server.wait_for("worker 0 serves again")
+    assert len(set(server.workers) & set(before)) == 1
+    write_program(tmp_path, 3)
+    assert reload(server) == []
+    assert {server.get("/").text for _ in range(8)} == {"3 helper"}
+
+
+def test_a_worker_that_dies_while_it_loads_is_a_failure(serve: Serve, tmp_path: Path) -> None:
     more = (
         "\n@app.on_start\nasync def wait(reload):\n    if reload: write(f'pid {os.getpid()}'); await asyncio.sleep(9)"
     )
     write_program(tmp_path, 1, more=more)
     server = start(serve, workers=2)
     server.send(signal.SIGHUP)
-    wait_until(lambda: sum("pid" in line for line in diary(tmp_path)) == 2, "two loads")
-    for line in diary(tmp_path):
-        if line.startswith("pid"):
-            os.kill(int(line.split()[1]), signal.SIGKILL)
-    server.wait_for("reloaded")
-    server.wait_for_workers(2)
+    wait_until(lambda: any("pid" in line for line in diary(tmp_path)), "a load")
+    [pid] = [int(line.split()[1]) for line in diary(tmp_path) if line.startswith("pid")]
+    os.kill(pid, signal.SIGKILL)
+    server.wait_for("not reloaded, the old program serves on: worker 0")
+    server.wait_for("serves again")
+    assert len(server.workers) == 2
 
 
 def test_a_stop_ends_a_load(serve: Serve, tmp_path: Path) -> None:

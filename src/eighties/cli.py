@@ -158,7 +158,8 @@ def command(arguments: list[str]) -> int:
         pid = pidfile.tell(settings.pidfile, number)
     except pidfile.PidFileError as error:
         return fail(str(error), EXIT_ERROR)
-    print(f"told process {pid} to {name}; its log says what came of it")
+    what = {signal.SIGHUP: "reload", signal.SIGUSR2: "reload with fresh processes", signal.SIGUSR1: "upgrade"}[number]
+    print(f"told process {pid} to {what}; its log says what came of it")
     return 0
 
 

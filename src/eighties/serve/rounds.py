@@ -74,7 +74,7 @@ class Rounds:
 
     def waits_for(self, worker: int) -> bool:
         """Whether a worker is loading the program: its loop has no time for anything else, for ROUND_TIME at most."""
-        return worker in self._waiting and not self._is_whole()
+        return worker in self._waiting and worker not in self._later and not self._is_whole()
 
     def hear_order(self, line: Line, frame: bytes) -> None:
         """A worker asks for a reload. Raises FrameError."""
@@ -108,6 +108,7 @@ class Rounds:
         ended = [*self._wanted, *([self._current] if self._current is not None else [])]
         self._stopped, self._current, self._wanted, self.due = True, None, [], None
         self._waiting.clear()
+        self._later = []
         for line, ticket in [item for each in ended for item in each.tickets.items()]:
             give_up(line, ticket, STOPS)
 
@@ -117,43 +118,49 @@ class Rounds:
         if number == self._number and not self._is_whole():
             self._end_of(worker, failure)
 
-    def died(self, worker: int) -> None:
-        """Wait for it no longer: it has ended, and the one that replaces it loads the new program."""
+    def died(self, worker: int, end: str) -> None:
+        """A worker has ended, maybe by what it was loading; the one that replaces it loads the new program."""
         if not self._is_whole():
-            self._end_of(worker)
+            self._end_of(worker, (end, "") if self.waits_for(worker) else None)
 
     def replaced(self, worker: int) -> None:
         """A new process serves in this place."""
         if self._is_whole():
-            later, self._later = self._later, []
-            for number in later:
-                self._replace(number)
             self._end_of(worker)
 
     def not_replaced(self, worker: int, message: str, traceback: str = "") -> None:
-        """The process that was to serve in this place could not; places that wait for this one keep theirs."""
+        """The process that was to serve in this place could not."""
         if self._is_whole():
-            self._waiting.difference_update(self._later)
-            self._later = []
             self._end_of(worker, (message, traceback))
 
     def look(self, now: float) -> None:
         """End the round if it is due."""
         if self.due is not None and self.due <= now:
             late = f"the worker has not answered within {ROUND_TIME:g} s"
-            self._failures += [(worker, late, "") for worker in sorted(self._waiting)]
+            self._failures += [(worker, late, "") for worker in sorted(self._waiting.difference(self._later))]
             self._waiting.clear()
+            self._later = []
             self._finish()
 
     def _is_whole(self) -> bool:
         return self._current is not None and self._current.kind == WHOLE
 
     def _end_of(self, worker: int, failure: tuple[str, str] | None = None) -> None:
+        """A worker is done. If it was the one that went ahead, the others follow, or are spared."""
         if worker not in self._waiting:
             return
-        if failure is not None:
-            self._failures.append((worker, *failure))
+        ahead = worker not in self._later
         self._waiting.discard(worker)
+        if not ahead:
+            self._later.remove(worker)
+        elif failure is not None:
+            self._failures.append((worker, *failure))
+            self._waiting.difference_update(self._later)
+            self._later = []
+        else:
+            later, self._later = self._later, []
+            for number in later:
+                self._order(number)
         if not self._waiting:
             self._finish()
 
@@ -166,16 +173,26 @@ class Rounds:
         self._failures = []
         if current.kind == WHOLE:
             self._waiting = set(range(len(self._mail.lines)) if current.workers is None else current.workers)
-            # One goes ahead: a program that cannot start says so once, and costs the others nothing.
-            first, *self._later = sorted(self._waiting)
-            self._replace(first)
-            return
-        self._waiting = set(self._running())
-        self.due = self._began + ROUND_TIME
-        for worker in self._waiting:
-            self._mail.lines[worker].tell(pack_order(current.kind, self._number))
+        else:
+            self._waiting = set(self._running())
+        # One goes ahead: a program that cannot be loaded says so once, and costs the others nothing.
+        first = sorted(self._waiting)
+        if current.kind != SITE:
+            first, self._later = first[:1], first[1:]
+        for worker in first:
+            self._order(worker)
         if not self._waiting:
             self._finish()
+
+    def _order(self, worker: int) -> None:
+        """Have a worker do what the round is for."""
+        if self._current is None:
+            return
+        if self._current.kind == WHOLE:
+            self._replace(worker)
+        else:
+            self.due = time.monotonic() + ROUND_TIME
+            self._mail.lines[worker].tell(pack_order(self._current.kind, self._number))
 
     def _finish(self) -> None:
         current, self._current, self.due = self._current, None, None

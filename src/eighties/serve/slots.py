@@ -105,10 +105,11 @@ class Slot:
         return next(row for row in (self.number + workers * n for n in range(ROWS)) if row not in used)
 
 
-def spawn(orders: dict[str, object], kept: list[int]) -> tuple[int, _socket.socket]:
+def spawn(orders: dict[str, object], kept: list[int], title: str) -> tuple[int, _socket.socket]:
     """Start a fresh interpreter with a worker's orders. Returns its process id and our end of its control socket.
 
-    `kept`: the descriptors that the orders name. It inherits these and no others.
+    `kept`: the descriptors that the orders name. It inherits these and no others. `title`: for people who look at
+    processes, at the end of its command line.
 
     Raises:
         OSError: there is no room for one more process.
@@ -122,7 +123,7 @@ def spawn(orders: dict[str, object], kept: list[int]) -> tuple[int, _socket.sock
         # It is born with these blocked, and ignores them as soon as it can.
         pid = os.posix_spawn(
             sys.executable,
-            [sys.executable, *interpreter_flags(), *RUN_WORKER],
+            [sys.executable, *interpreter_flags(), *RUN_WORKER, title],
             {**os.environ, ORDERS: logs.to_json(orders)},
             setsigmask=IGNORED,
             setsigdef=[*IGNORED, signal.SIGTERM, signal.SIGCHLD],

@@ -183,7 +183,8 @@ class Supervisor:
             "session_key": self.session_key,
             "successor": successor and slot.serving is not None,
         }
-        pid, control = spawn(orders, [*listeners, *slot.passing, self.scoreboard])
+        title = f"worker {slot.number} of {self.entry.name}, {' '.join(self.urls())}"
+        pid, control = spawn(orders, [*listeners, *slot.passing, self.scoreboard], title)
         self.mail.connect(line, control)
         return Process(pid, line, row, successor)
 
@@ -223,7 +224,7 @@ class Supervisor:
                 self._hear_hangup()
             elif number in (signal.SIGUSR1, signal.SIGUSR2):
                 if self.stop_signal or not self.announced:
-                    logs.log("warning", f"{signal.strsignal(number)}: not now, the server starts or stops")
+                    self._tell_not_now(number)
                 elif number == signal.SIGUSR1:
                     self.upgrade.ask()
                 else:
@@ -241,9 +242,15 @@ class Supervisor:
             self.has_terminal = False
             if not self.under_nohup and not self.stop_signal:
                 self._stop(signal.SIGHUP)
-        elif not self.stop_signal:
+        elif self.stop_signal:
+            self._tell_not_now(signal.SIGHUP)
+        else:
             self.notify.reloading()
             self.rounds.ask(frames.PROGRAM, {})
+
+    def _tell_not_now(self, number: int) -> None:
+        does = "stops" if self.stop_signal else "starts, ask again when it serves"
+        logs.log("warning", f"signal {number} ({signal.strsignal(number)}) is left undone: the server {does}")
 
     def _hear_worker(self, fd: int, events: int) -> None:
         line = self.mail.line_of(fd)
@@ -310,6 +317,8 @@ class Supervisor:
             self.tells_version = False
             logs.log("info", "the first upgraded worker serves", version=version, loop=loop, poller=poller)
         if self.announced:
+            if slot.delay and not process.successor:  # after an end that was not wanted
+                logs.log("info", f"worker {slot.number} serves again", pid=process.pid)
             if slot.number == 0 and self.settings.reload and not process.successor and len(self.slots) > 1:
                 # It watches for all: what was saved while it was away is new to the others.
                 self.rounds.ask(frames.PROGRAM, {})
@@ -392,7 +401,7 @@ class Supervisor:
             pause = slot.plan_restart(process.since, now)
             what = f"a new one starts in {pause:g} s" if pause else "a new one starts now"
         logs.log("error" if code else "warning", f"{end}; {what}")
-        self.rounds.died(slot.number)
+        self.rounds.died(slot.number, f"{end}, while it loaded the program; {what}")
         if process.successor and not process.ready:
             self.rounds.not_replaced(slot.number, *failure)
 

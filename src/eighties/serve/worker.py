@@ -311,7 +311,10 @@ class Worker:
         old = self.served.program
         program = load_app(entry, self.settings, self.orders.session_key, old)
         if (program.app.limits, program.app.server_header) != (old.app.limits, old.app.server_header):
-            logs.log("warning", "limits and server_header of App(...) are taken at the start only: restart the server")
+            logs.log(
+                "warning",
+                "limits and server_header of App(...) are taken when a process starts only: reload with --full",
+            )
         return program
 
     def failed(self, request: Request, error: BaseException) -> object:
@@ -510,6 +513,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, slots.IGNORED)
     gc.disable()  # until the program is loaded: imports make no garbage worth looking for
+    del sys.argv[1:]  # it says whose process this is
     orders = read_orders()
     logs.set_worker(orders.number)
     logs.capture_logging()
