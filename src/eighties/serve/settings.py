@@ -188,7 +188,7 @@ OPTIONS = (
     Option("-p --port", "PORT", 8080, as_port, "port to listen on; 0 lets the system choose"),
     Option("-6 --ipv6", "", False, as_flag, "listen on IPv6"),
     Option("--uds", "PATH", None, as_text, "listen on a unix socket; on a port too only if -h or -p is given"),
-    Option("--fd", "FDS", None, as_descriptors, "listen on inherited sockets: 3,4; on a port too only if -h or -p is given"),
+    Option("--fd", "FDS", None, as_descriptors, "listen on inherited sockets: 3,4; a port too if -h or -p is given"),
     Option("-c --workers", "WORKERS", 1, as_workers, "worker processes; auto or 0: one for each usable core"),
     Option("-n --node", "NODE_NAME", None, as_text, "name of this server among others (default: the machine's)"),
     Option("--grace", "S", 10.0, as_seconds, "seconds that requests under way have to end when the server stops"),
