@@ -217,7 +217,8 @@ def test_a_server_that_comes_back(serve: Serve, tmp_path: Path, open_tab: OpenTa
     assert server.stop() == 0
     if changed:
         folder.joinpath("index.html").write_text(HTML.format(LINKED, "two"))
-    serve(tmp_path, "--dev", "--reload", "-p", port)
+    with page.expect_response("**/.80s/follow"):  # or it would not be this server that tells of the stylesheet
+        serve(tmp_path, "--dev", "--reload", "-p", port)
     if changed:
         expect(page.locator("#p")).to_have_text("two")
     swap(page, folder, "rgb(4, 5, 6)")

@@ -192,9 +192,9 @@ def test_under_load_nobody_notices(tmp_path: Path) -> None:
                     server.wait_for("replaced", whole + 1)
                 else:
                     assert replace(server) == []
+                crowd.oldest = version
                 crowd.wait(20)
                 wait_until(lambda before=before: not before & set(server.workers), "the old ones leave")  # type: ignore[misc]
-                crowd.oldest = version  # until then an old process may answer
             assert server.get("/engine").text == "rebuilt"
             assert server.get("/").text == str(version)
         assert not crowd.wrong, crowd.wrong[:3]

@@ -20,8 +20,9 @@ READY, MAIL, QUIT = b"R", b"M", b"Q"
 RELOAD, DONE, ENDED = b"L", b"D", b"E"
 # What is reloaded: the program with its site, or only what the site's folder holds; or the whole process is replaced.
 PROGRAM, SITE, WHOLE = b"P", b"S", b"W"
-# LEAVE: another process has taken the worker's place. FAILED: why one that was to take it cannot start. REPLACE: a
-# worker asks for another in its place, and says why. PING: is the loop alive? PONG: it is.
+# LEAVE: another process has taken the worker's place; back: the worker begins no request any more. FAILED: why one that
+# was to take it cannot start. REPLACE: a worker asks for another in its place, and says why. PING: is the loop alive?
+# PONG: it is.
 LEAVE, FAILED, REPLACE, PING, PONG = b"V", b"F", b"X", b"I", b"O"
 
 # After the word of mail: the receiver (to the parent) or sender (to a worker), then the two handles.

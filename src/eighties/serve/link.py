@@ -173,6 +173,11 @@ class Link:
         """Tell the parent why this process, which was to take another's place, cannot serve."""
         self._send(pack_failed(message, traceback), must=True)
 
+    def left(self) -> None:
+        """Tell the parent that this process, whose place another has taken, begins no request any more."""
+        if self._open:
+            self._send(LEAVE, must=True)
+
     def ask_for_another(self, why: str) -> None:
         """Have the parent start another process in this one's place."""
         if self._open:

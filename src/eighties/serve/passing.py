@@ -68,6 +68,8 @@ class Giver:
     def __init__(self, engine: Engine, fd: int, loop: asyncio.AbstractEventLoop) -> None:
         self.given = 0
         self.more = True
+        # All that were idle at the beginning have gone; from then on no connection begins a request here.
+        self.once_round = False
         self._came_back = False
         self._engine = engine
         self._loop = loop
@@ -117,6 +119,7 @@ class Giver:
                 stop = error
         self.more = bool(idle) or self._came_back  # these are for the next round
         self._came_back = bool(stop)
+        self.once_round |= not stop and len(idle) < BATCH
         self._go_on(stop, 0 if len(idle) == BATCH else LOOK)
 
     def _go_on(self, error: int, pause: float) -> None:

@@ -66,7 +66,10 @@ class Slot:
     """A place: its number stays. `passing` are the ends of a socket pair on which connections go from the process that
     leaves to the one that serves; each process of the place has both, so that none is lost where one dies."""
 
-    __slots__ = ("coming", "delay", "due", "leaving", "listeners", "number", "passing", "serving", "successor_wanted")
+    __slots__ = (
+        "coming", "delay", "due", "handing_over", "leaving", "listeners", "number", "passing", "serving",
+        "successor_wanted",
+    )  # fmt: skip
 
     def __init__(self, number: int, listeners: list[Listener], passing: tuple[int, int]) -> None:
         self.number = number
@@ -75,6 +78,8 @@ class Slot:
         self.serving: Process | None = None
         self.coming: Process | None = None
         self.leaving: Process | None = None
+        # The one that leaves may still begin requests.
+        self.handing_over = False
         # A round waits for a process that is yet to be started: when the one that leaves is gone, or when it is due.
         self.successor_wanted = False
         self.delay = 0.0

@@ -195,8 +195,15 @@ class Supervisor:
             self.mail.promote(slot.serving.line)
         if old is not None:
             slot.leaving = old
+            slot.handing_over = True
             old.until = time.monotonic() + self.settings.grace + HOOK_TIME
             old.line.tell(frames.LEAVE)
+
+    def _hand_over_ended(self, slot: Slot) -> None:
+        """Whatever is asked for from now on is answered by the new process."""
+        if slot.handing_over:
+            slot.handing_over = False
+            self.rounds.replaced(slot.number)
 
     def _find(self, line: Line) -> tuple[Slot, Process | None]:
         """Place and process that a line belongs to; None: the process has ended."""
@@ -278,6 +285,9 @@ class Supervisor:
         if word == frames.QUIT:
             if not self.stop_signal:
                 self._stop(signal.SIGTERM, f", as worker {slot.number} asks")
+        elif word == frames.LEAVE:
+            if process is slot.leaving:
+                self._hand_over_ended(slot)
         elif word == frames.PONG:
             if process is not None:
                 process.unanswered = 0
@@ -311,7 +321,7 @@ class Supervisor:
             self._take_over(slot)
         if process is slot.serving:
             process.until = None
-        if process.successor:
+        if process.successor and not slot.handing_over:
             self.rounds.replaced(slot.number)
         if self.tells_version:
             self.tells_version = False
@@ -382,6 +392,7 @@ class Supervisor:
         elif place == LEAVING:
             if code:
                 logs.log("error", f"{end}, while it left")
+            self._hand_over_ended(slot)
             if slot.successor_wanted and slot.serving is not None:
                 slot.successor_wanted = False
                 self._replace(slot.number)

@@ -478,9 +478,14 @@ class Worker:
         giver = passing.Giver(engine, self.orders.passing[0], self.loop)
         giver.begin()
         last = self.deadline + passing.MORE_TIME
+        told = False
         while (engine.connections or engine.tasks) and self.loop.time() < (last if giver.more else self.deadline):
             await asyncio.sleep(passing.LOOK)
+            if giver.once_round and not told:
+                told = True
+                self.link.left()
         giver.close()
+        self.link.left()
 
     async def drain(self, engine: Engine) -> None:
         """Accept no more, and wait for what is under way as long as the grace allows."""
