@@ -80,6 +80,24 @@ class Crowd:
         self.answers += 1
 
 
+class Versions(Crowd):
+    """An answer must be of a version that has served at some time between question and answer.
+
+    `answer(path, version)`: what a version answers. The test says which may: from `oldest` to `newest`.
+    """
+
+    oldest = newest = 1
+
+    def __init__(self, port: int, size: int, answer: Callable[[str, int], str], paths: tuple[str, ...]) -> None:
+        super().__init__(port, size, lambda path, body: False, paths)
+        self.answer = answer
+
+    def expect(self, path: str) -> Callable[[bytes], bool]:
+        """Of those that may answer from now on."""
+        oldest = self.oldest
+        return lambda body: body.decode() in {self.answer(path, each) for each in range(oldest, self.newest + 1)}
+
+
 def read_answer(client: socket.socket, data: bytes = b"") -> tuple[bytes, bytes]:
     """Head and body of one answer with a Content-Length. Raises EOFError where it is not whole."""
     while b"\r\n\r\n" not in data:

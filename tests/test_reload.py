@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Serve
+from keep_alive import Versions
 from server import PATIENCE, Server, wait_until
 
 PROGRAM = """
@@ -469,59 +470,20 @@ def test_a_stop_ends_a_load(serve: Serve, tmp_path: Path) -> None:
 # ---- under load, again and again ----
 
 
-class KeepAlive:
-    """Threads that ask on connections that stay open; every answer must be whole, and of a version that may serve."""
-
-    def __init__(self, server: Server, size: int) -> None:
-        self.port = server.port
-        self.oldest = self.newest = 1
-        self.going = True
-        self.answers = 0
-        self.wrong: list[object] = []
-        self.threads = [threading.Thread(target=self._run, args=(number,)) for number in range(size)]
-        for thread in self.threads:
-            thread.start()
-
-    def _run(self, number: int) -> None:
-        path = b"/slow/5" if number % 4 == 0 else b"/"
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as client:
-                while self.going:
-                    oldest = self.oldest
-                    client.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
-                    data = client.recv(4096)
-                    head, _, body = data.partition(b"\r\n\r\n")
-                    allowed = {
-                        (f"slow {version}" if number % 4 == 0 else f"{version} helper {version}").encode()
-                        for version in range(oldest, self.newest + 1)
-                    }
-                    if not head.startswith(b"HTTP/1.1 200 ") or b"close" in head.lower() or body not in allowed:
-                        self.wrong.append((data, oldest, self.newest))
-                    self.answers += 1
-        except OSError as error:
-            self.wrong.append(error)
-
-    def stop(self) -> None:
-        self.going = False
-        for thread in self.threads:
-            thread.join(PATIENCE)
-            assert not thread.is_alive()
-
-
 def test_fifty_reloads_under_load(serve: Serve, tmp_path: Path, workers: int) -> None:
     write_program(tmp_path, 1, "helper 1")
     server = start(serve, workers=workers)
-    crowd = KeepAlive(server, 16)
-    try:
+
+    def answer(path: str, version: int) -> str:
+        return f"slow {version}" if path == "/slow/5" else f"{version} helper {version}"
+
+    with Versions(server.port, 16, answer, ("/slow/5", "/", "/", "/")) as crowd:
         for version in range(2, 52):
             crowd.newest = version
             write_program(tmp_path, version, f"helper {version}")
             assert reload(server) == []
             crowd.oldest = version
-            answered = crowd.answers
-            wait_until(lambda answered=answered: crowd.answers > answered + 20 or crowd.wrong, "answers")  # type: ignore[misc]
-    finally:
-        crowd.stop()
+            crowd.wait(20)
     assert not crowd.wrong, crowd.wrong[:3]
 
 
