@@ -89,7 +89,7 @@ class Follow:
         self._take(now)
         if failures:
             self._failures = failures
-        elif not self._worker.reloader.is_broken():  # a stylesheet that was saved meanwhile mends no program
+        elif swapped:  # a stylesheet that was saved meanwhile mends no program
             self._failures = []
         if failures or swapped:
             self._tell("page")
