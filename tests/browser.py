@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, Response, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request, Response, expect, sync_playwright
 
 # Milliseconds, for what a page is to come to. Generous: the machine may be busy.
 PATIENCE = 20_000
+expect.set_options(timeout=PATIENCE)
 
 
 class Tab:
