@@ -11,7 +11,6 @@ import contextlib
 import importlib
 import os
 import sys
-import sysconfig
 import time
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from typing import TYPE_CHECKING, Any
@@ -63,8 +62,7 @@ class Own:
         # The current folder of the process, in which the program is loaded the first time, and again.
         self.current = _go_to(None)
         self._starts = {_start(folder), _start(os.path.realpath(folder))}
-        paths = sysconfig.get_paths()
-        foreign = {_OURS, *(paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))}
+        foreign = {_OURS, os.path.dirname(os.__file__)}  # packages are told by the names of their folders
         starts = {_start(path) for each in foreign for path in (each, os.path.realpath(each))}
         # A program may itself be installed.
         self._foreign = {each for each in starts if not any(start.startswith(each) for start in self._starts)}

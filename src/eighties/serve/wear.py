@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import resource
 import sys
 from typing import TYPE_CHECKING
@@ -39,7 +38,7 @@ class Wear:
         self._engine = engine
         self._loop = loop
         self._ask = ask
-        spread = 1 + random.random() * JITTER  # noqa: S311 no secret
+        spread = 1 + os.urandom(1)[0] / 256 * JITTER
         self._most_requests = settings.max_requests * spread
         self._end = loop.time() + settings.worker_lifetime * spread if settings.worker_lifetime else 0.0
         self._most_bytes = settings.max_rss * MEGABYTE
