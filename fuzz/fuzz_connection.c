@@ -321,10 +321,11 @@ static void check_order(const conn *c, const http1_head *head) {
   assert(k->n_ran <= k->n_sent);
 }
 
-/* When all is quiet, whatever was sent to a connection that waits for requests has run. */
+/* When all is quiet, whatever was sent to a connection that waits for requests has run, unless it is held for whoever
+ * gives connections away. */
 static void check_all_ran(void) {
   for (const conn *c = s->conns; c; c = c->next) {
-    bool waits = c->in == IN_HEAD && c->out == OUT_IDLE && !c->closing && !c->output.first;
+    bool waits = c->in == IN_HEAD && c->out == OUT_IDLE && !c->held && !c->closing && !c->output.first;
     const client *k = waits ? client_of(c) : NULL;
     if (k && k->counts) assert(k->n_ran == k->n_sent);
   }
@@ -761,6 +762,7 @@ static void settle(void) {
   accept_error = 0;
   passes = false; /* with each move deadlines begin anew */
   come_back();
+  server_keep(s); /* nobody looks for any more to be given away */
   for (unsigned second = 0; s->n_conns; second++) {
     assert(second < MOST_SECONDS);
     poll_until_quiet();
