@@ -321,8 +321,7 @@ static void check_order(const conn *c, const http1_head *head) {
   assert(k->n_ran <= k->n_sent);
 }
 
-/* When all is quiet, whatever was sent to a connection that waits for requests has run, unless it is held for whoever
- * gives connections away. */
+/* When all is quiet, what was sent to a connection that waits for requests has run, unless it is held to be given away. */
 static void check_all_ran(void) {
   for (const conn *c = s->conns; c; c = c->next) {
     bool waits = c->in == IN_HEAD && c->out == OUT_IDLE && !c->held && !c->closing && !c->output.first;

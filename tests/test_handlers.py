@@ -16,9 +16,9 @@ from eighties import aio, handlers
 @pytest.fixture
 def clean() -> Iterator[None]:
     """What a test registers in this process is forgotten."""
-    handlers.reset()
+    handlers.take()
     yield
-    handlers.reset()
+    handlers.take()
 
 
 def connect(server: Server) -> socket.socket:
@@ -304,7 +304,7 @@ def test_registering(clean: None) -> None:
         aio.http_get("/d/{id}", handler)
     with pytest.raises(TypeError, match="fd, query, headers, body"):
         aio.stream_http_post("/d", lambda request: None)
-    handlers.reset()
+    handlers.take()
     assert not handlers.has_routes()
     aio.http_get("/a", handler)
 
@@ -505,25 +505,25 @@ def test_choose_asks_in_order(clean: None) -> None:
         return handlers._protocols[name].start
 
     assert not handlers.has_protocols()
-    assert handlers.choose(b"anything") is False
+    assert handlers.chooser()(b"anything") is False
     abcd = protocol("long", b"ABCD")
     ab = protocol("short", b"AB")
     x = protocol("function", lambda data: data[:1] == b"X" and (len(data) > 1 or None))
     assert handlers.has_protocols()
-    assert handlers.choose(b"A") is None
-    assert handlers.choose(b"AB") is None  # however the bytes are split, the first one that matches has it
-    assert handlers.choose(b"ABC") is None
-    assert handlers.choose(b"ABCDE") == abcd
-    assert handlers.choose(b"ABX") == ab
-    assert handlers.choose(b"X") is None
-    assert handlers.choose(b"XY") == x
-    assert handlers.choose(b"GET / HTTP/1.1") is False
+    assert handlers.chooser()(b"A") is None
+    assert handlers.chooser()(b"AB") is None  # however the bytes are split, the first one that matches has it
+    assert handlers.chooser()(b"ABC") is None
+    assert handlers.chooser()(b"ABCDE") == abcd
+    assert handlers.chooser()(b"ABX") == ab
+    assert handlers.chooser()(b"X") is None
+    assert handlers.chooser()(b"XY") == x
+    assert handlers.chooser()(b"GET / HTTP/1.1") is False
     replaced = protocol("long", b"GET")
-    assert handlers.choose(b"GET / HTTP/1.1") == replaced
-    assert handlers.choose(b"ABCD") == ab
+    assert handlers.chooser()(b"GET / HTTP/1.1") == replaced
+    assert handlers.chooser()(b"ABCD") == ab
     assert list(handlers._protocols) == ["long", "short", "function"]
-    handlers.reset()
-    assert handlers.choose(b"AB") is False
+    handlers.take()
+    assert handlers.chooser()(b"AB") is False
 
 
 def test_choose_survives_a_broken_matcher(clean: None, caplog: pytest.LogCaptureFixture) -> None:
@@ -532,8 +532,8 @@ def test_choose_survives_a_broken_matcher(clean: None, caplog: pytest.LogCapture
 
     aio.add_protocol_handler("broken", matches=broken, handle=print)
     aio.add_protocol_handler("whole", matches=b"A", handle=print)
-    assert handlers.choose(b"A") == handlers._protocols["whole"].start
-    assert handlers.choose(b"B") is False
+    assert handlers.chooser()(b"A") == handlers._protocols["whole"].start
+    assert handlers.chooser()(b"B") is False
     assert "protocol broken" in caplog.text
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from conftest import Serve
+from reloading import diary, write_program
 from server import Server, wait_until
 from site_folder import write_site
-from test_reload import diary, write_program
 
 from eighties import files
 from eighties.serve import logs, watch

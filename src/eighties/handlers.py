@@ -47,11 +47,6 @@ def has_protocols() -> bool:
     return bool(_protocols)
 
 
-def reset() -> None:
-    """Forget all. `program` is a new App then."""
-    take()
-
-
 def take() -> Registered:
     """Take all that is registered, and begin anew: a program is loaded again."""
     global program, _protocols
@@ -351,12 +346,8 @@ def chooser() -> Callable[[bytes], Choice]:
     return functools.partial(_choose, _protocols)
 
 
-def choose(data: bytes) -> Choice:
-    """Who takes a connection that begins so; None: not known yet; False: HTTP."""
-    return _choose(_protocols, data)
-
-
 def _choose(protocols: dict[str, Protocol], data: bytes) -> Choice:
+    """Who takes a connection that begins so; None: not known yet; False: HTTP."""
     for protocol in protocols.values():
         try:
             verdict = protocol.matches(data)
